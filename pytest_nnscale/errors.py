@@ -1,0 +1,40 @@
+"""The errors of this package.
+
+::
+
+    NnscaleError
+    ├── BadQuantity        a number or text that is no amount of the asked dimension   (ValueError)
+    ├── BadBudget          a mark, ini line or keyword that states no budget           (ValueError)
+    ├── BadOption          an option value that is not among the valid ones            (ValueError)
+    ├── BadWorkload        what was handed over cannot be run as a workload            (TypeError)
+    └── CannotMeasure      a meter cannot measure here: the reason and the remedy
+"""
+
+
+class NnscaleError(Exception):
+    """Any error that this package raises by itself."""
+
+
+class BadQuantity(NnscaleError, ValueError):
+    """A number or text that is no amount of the asked dimension."""
+
+
+class BadBudget(NnscaleError, ValueError):
+    """A mark, ini line or keyword that states no budget."""
+
+
+class BadOption(NnscaleError, ValueError):
+    """An option value that is not among the valid ones."""
+
+
+class BadWorkload(NnscaleError, TypeError):
+    """What was handed over cannot be run as a workload."""
+
+
+class CannotMeasure(NnscaleError):
+    """A meter cannot measure here; carries the reason and what the reader can do about it."""
+
+    def __init__(self, reason: str, *, remedy: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.remedy = remedy
