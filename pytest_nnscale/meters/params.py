@@ -1,0 +1,72 @@
+"""Parameters.
+
+Counts: every parameter of the models, a shared one once; weights that a quantised module keeps
+packed, out of `parameters()`'s sight.
+Does not count: buffers (running statistics, masks), scales and zero points of quantisation.
+Error sources: none; a packed weight of a kind this file cannot open makes the count a lower bound.
+Reference: torch.nn.Module.parameters, torchvision's `weights.meta["num_params"]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pytest_nnscale.measurement import Measurement, Metric, Share
+from pytest_nnscale.meters.stored import Stored, stored_tensors
+
+if TYPE_CHECKING:
+    import torch
+
+
+def measure_params(
+    modules: Sequence[torch.nn.Module], *, trainable: bool = False
+) -> Measurement:
+    """Count the parameters of some models together; `trainable` those that need a gradient."""
+    tensors, unopened = stored_tensors(modules)
+    counted = [
+        kept
+        for kept in tensors
+        if kept.kind in ("parameter", "packed") and (kept.tensor.requires_grad or not trainable)
+    ]
+    total = sum(kept.tensor.numel() for kept in counted)
+    shares = share_out([(kept, kept.tensor.numel()) for kept in counted], modules)
+    subject = " + ".join(type(module).__name__ for module in modules)
+    uninitialised = [kept.path for kept in counted if kept.lazy]
+    if uninitialised:
+        return Measurement.nothing(
+            Metric.PARAMS,
+            reason=f"{uninitialised[0]} is lazy and has no shape yet",
+            remedy="call the model once before it is measured",
+            subject=subject,
+        )
+    if unopened:
+        return Measurement.at_least(
+            Metric.PARAMS,
+            total,
+            reason=f"{unopened[0]} keeps weights packed in a form that cannot be opened here",
+            remedy="measure the model before it is packed",
+            method="state",
+            subject=subject,
+            shares=shares,
+        )
+    return Measurement.exact(Metric.PARAMS, total, method="state", subject=subject, shares=shares)
+
+
+def share_out(
+    amounts: Sequence[tuple[Stored, int]], modules: Sequence[torch.nn.Module]
+) -> tuple[Share, ...]:
+    """Give each module its own amount and that of all below it; the root's path is empty."""
+    own: dict[str, int] = {}
+    total: dict[str, int] = {}
+    for kept, amount in amounts:
+        own[kept.path] = own.get(kept.path, 0) + amount
+        names = kept.path.split(".") if kept.path else []
+        for depth in range(len(names) + 1):
+            above = ".".join(names[:depth])
+            total[above] = total.get(above, 0) + amount
+    types: dict[str, str] = {}
+    for module in modules:
+        for path, child in module.named_modules():
+            types.setdefault(path, type(child).__name__)
+    return tuple(Share(path, types.get(path, ""), own.get(path, 0), total[path]) for path in total)

@@ -1,0 +1,72 @@
+"""Size: the bytes that a model's parameters and buffers take as stored.
+
+Counts: each storage once at its own dtype, so tied weights once and half precision at half;
+packed quantised weights as packed; of sparse tensors values and indices.
+Does not count: optimiser state, activations, Python objects, the file format of a checkpoint.
+Error sources: none; a pack that cannot be opened makes the count a lower bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pytest_nnscale.measurement import Measurement, Metric
+from pytest_nnscale.meters.params import share_out
+from pytest_nnscale.meters.stored import Stored, stored_tensors
+
+if TYPE_CHECKING:
+    import torch
+
+
+def measure_size(modules: Sequence[torch.nn.Module]) -> Measurement:
+    """Sum the stored bytes of some models' parameters and buffers, shared storage once."""
+    tensors, unopened = stored_tensors(modules)
+    subject = " + ".join(type(module).__name__ for module in modules)
+    lazy = [kept.path for kept in tensors if kept.lazy]
+    if lazy:
+        return Measurement.nothing(
+            Metric.SIZE,
+            reason=f"{lazy[0]} is lazy and has no shape yet",
+            remedy="call the model once before it is measured",
+            subject=subject,
+        )
+    seen: set[int] = set()
+    amounts: list[tuple[Stored, int]] = []
+    for kept in tensors:
+        for part in _parts(kept.tensor):
+            storage = part.untyped_storage()
+            if storage._cdata not in seen:
+                seen.add(storage._cdata)
+                # A view kept as a parameter keeps its whole storage alive.
+                amounts.append((kept, storage.nbytes()))
+    total = sum(amount for _, amount in amounts)
+    shares = share_out(amounts, modules)
+    if unopened:
+        return Measurement.at_least(
+            Metric.SIZE,
+            total,
+            reason=f"{unopened[0]} keeps weights packed in a form that cannot be opened here",
+            remedy="measure the model before it is packed",
+            method="state",
+            subject=subject,
+            shares=shares,
+        )
+    return Measurement.exact(Metric.SIZE, total, method="state", subject=subject, shares=shares)
+
+
+def _parts(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """Take a tensor apart into dense ones: sparse layouts and wrapper subclasses have several."""
+    import torch
+
+    if tensor.layout is torch.sparse_coo:
+        return [tensor._indices(), tensor._values()]
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
+    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
+    flatten = getattr(tensor, "__tensor_flatten__", None)
+    if flatten is not None:
+        names, _ = flatten()
+        return [part for name in names for part in _parts(getattr(tensor, name))]
+    return [tensor]

@@ -1,0 +1,113 @@
+"""The tensors that a model keeps: parameters, buffers, and weights packed by quantisation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One tensor that a model keeps, and the path of the module that keeps it."""
+
+    path: str
+    kind: Literal["parameter", "buffer", "packed"]
+    tensor: torch.Tensor
+    lazy: bool = False
+
+
+def stored_tensors(modules: Sequence[torch.nn.Module]) -> tuple[list[Stored], list[str]]:
+    """List what some models keep, shared tensors once, and the paths of packs left unopened."""
+    import torch
+    from torch.nn.parameter import UninitializedParameter
+
+    tensors: list[Stored] = []
+    unopened: list[str] = []
+    seen: set[int] = set()
+    for root in modules:
+        for path, module in root.named_modules():
+            if id(module) in seen:
+                continue
+            seen.add(id(module))
+            named: list[tuple[Literal["parameter", "buffer"], torch.Tensor | None]] = [
+                *(("parameter", p) for p in module._parameters.values()),
+                *(("buffer", b) for b in module._buffers.values()),
+            ]
+            for kind, tensor in named:
+                if tensor is not None and id(tensor) not in seen:
+                    seen.add(id(tensor))
+                    lazy = isinstance(tensor, UninitializedParameter)
+                    stored = torch.empty(0) if lazy else tensor
+                    tensors.append(Stored(path, kind, stored, lazy))
+            try:
+                tensors += [Stored(path, "packed", tensor) for tensor in _unpacked(module)]
+            except (AttributeError, RuntimeError, TypeError):
+                unopened.append(path)
+    return tensors, unopened
+
+
+def _unpacked(module: torch.nn.Module) -> Iterator[torch.Tensor]:
+    """Open what torch.ao's quantised modules pack: C++ objects with `unpack` or `__getstate__`.
+
+    Raises RuntimeError for a C++ object of any other kind, since weights may hide in it.
+    """
+    import torch
+
+    for name in vars(module):
+        pack = vars(module)[name]
+        if not isinstance(pack, torch.ScriptObject):
+            continue
+        yield from _open(pack)
+
+
+def _open(pack: torch.ScriptObject) -> Iterator[torch.Tensor]:
+    kind = pack._type().qualified_name()
+    if kind.endswith("LinearPackedParamsBase"):
+        yield from _present(*_linear(pack))
+    elif kind.endswith(("Conv2dPackedParamsBase", "Conv3dPackedParamsBase")):
+        yield from _present(pack.weight(), pack.bias())
+    elif kind.endswith("EmbeddingPackedParamsBase"):
+        yield from _present(*_embedding(pack))
+    elif kind.endswith("CellParamsBase"):
+        state = pack.__getstate__()
+        yield from _leaves(state)
+    else:
+        raise RuntimeError(f"{kind} cannot be opened")
+
+
+def _linear(pack: torch.ScriptObject) -> tuple[torch.Tensor, torch.Tensor | None]:
+    import torch
+
+    try:
+        unpacked: tuple[torch.Tensor, torch.Tensor | None] = torch.ops.quantized.linear_unpack(pack)
+    except RuntimeError:
+        unpacked = torch.ops.quantized.linear_unpack_fp16(pack)
+    return unpacked
+
+
+def _embedding(pack: torch.ScriptObject) -> tuple[torch.Tensor]:
+    import torch
+
+    return (torch.ops.quantized.embedding_bag_unpack(pack),)
+
+
+def _leaves(tree: object) -> Iterator[torch.Tensor]:
+    """Yield the weights and biases of a quantised recurrent cell, which nests packs in tuples."""
+    import torch
+
+    if isinstance(tree, torch.Tensor):
+        if tree.ndim:
+            yield tree
+    elif isinstance(tree, torch.ScriptObject):
+        yield from _open(tree)
+    elif isinstance(tree, tuple | list):
+        for branch in tree:
+            yield from _leaves(branch)
+
+
+def _present(*tensors: torch.Tensor | None) -> Iterator[torch.Tensor]:
+    return (tensor for tensor in tensors if tensor is not None)

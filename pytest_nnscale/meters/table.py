@@ -1,0 +1,90 @@
+"""Which meter measures which metric."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_nnscale.budget import Phase
+from pytest_nnscale.measurement import Measurement, Metric
+from pytest_nnscale.observation import Observation
+
+if TYPE_CHECKING:
+    import torch
+
+EXECUTED = frozenset({Metric.FLOPS, Metric.MACS, Metric.KERNELS, Metric.MEMORY})
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long and how surely sampled metrics are measured."""
+
+    max_time_s: float = 5.0
+    confidence: float = 0.99
+
+
+def measure(
+    metric: Metric,
+    observation: Observation,
+    *,
+    phase: Phase = "inference",
+    quantile: float | None = None,
+    trainable: bool = False,
+    effort: Effort = Effort(),  # noqa: B008 - frozen
+) -> Measurement:
+    """Measure one metric of a workload that was observed; never raises for what cannot be."""
+    seen = observation
+    if metric.structural:
+        return _structural(metric, seen.modules, seen.subject, trainable)
+    if metric in EXECUTED:
+        if seen.count is None:
+            return _nothing(metric, seen)
+        from pytest_nnscale.meters.work import measure_work
+
+        return measure_work(metric, seen.count, phase, subject=seen.subject, notes=seen.notes)
+    if seen.repeat is None:
+        return _nothing(metric, seen)
+    if metric is Metric.LATENCY:
+        from pytest_nnscale.meters.latency import measure_latency
+
+        return measure_latency(
+            seen.repeat,
+            quantile=0.5 if quantile is None else quantile,
+            confidence=effort.confidence,
+            max_time_s=effort.max_time_s,
+            device=seen.device,
+        )
+    from pytest_nnscale.meters.energy import measure_energy
+
+    return measure_energy(
+        seen.repeat,
+        device=seen.device,
+        confidence=effort.confidence,
+        max_time_s=effort.max_time_s,
+    )
+
+
+def _structural(
+    metric: Metric, modules: Sequence[torch.nn.Module], subject: str, trainable: bool
+) -> Measurement:
+    if not modules:
+        return Measurement.nothing(
+            metric,
+            reason="no torch.nn.Module was called, so there are no parameters to see",
+            remedy="call the module itself, or hand it to nnscale.profile(model)",
+            subject=subject,
+        )
+    if metric is Metric.PARAMS:
+        from pytest_nnscale.meters.params import measure_params
+
+        return measure_params(modules, trainable=trainable)
+    from pytest_nnscale.meters.size import measure_size
+
+    return measure_size(modules)
+
+
+def _nothing(metric: Metric, seen: Observation) -> Measurement:
+    return Measurement.nothing(
+        metric, reason=seen.reason, remedy=seen.remedy, subject=seen.subject
+    )

@@ -1,0 +1,94 @@
+"""FLOPs, MACs, kernels and memory: what one counted run did.
+
+FLOPs count: contractions (matrix products, convolutions, attention), 1 multiply-accumulate =
+2 FLOP. Not: elementwise work, normalisation, pooling, data movement. MACs are half of the FLOPs.
+Kernels count: operators dispatched that compute something. Not: views, metadata, bare allocation.
+Memory counts: the peak of live bytes in tensor storages, weights and inputs included. Not: the
+Python process, allocator caches, kernels' private workspaces.
+Error sources: an operator without a formula makes FLOPs a lower bound, and says which it was.
+Reference: the formulas of torch.utils.flop_counter and of pytest_nnscale.counting.formulas.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_nnscale.budget import Phase
+from pytest_nnscale.measurement import Measurement, Metric, Share
+
+if TYPE_CHECKING:
+    from pytest_nnscale.counting.counter import Count, Uncounted
+
+
+def measure_work(
+    metric: Metric, count: Count, phase: Phase, *, subject: str, notes: tuple[str, ...] = ()
+) -> Measurement:
+    """Read FLOPs, MACs, kernels or memory of a phase off a count.
+
+    In `inference` the part that ran outside backward passes is meant; `training` needs one.
+    """
+    if phase == "training" and not count.backward:
+        return Measurement.nothing(
+            metric,
+            reason="phase='training', but no backward pass ran",
+            remedy="call .backward() in the test, or drop phase='training'",
+            subject=subject,
+        )
+    if count.threads:
+        return Measurement.nothing(
+            metric,
+            reason=f"the test started threads ({', '.join(count.threads)}), where nothing is seen",
+            remedy="use the nnscale fixture and call the model in the test's own thread",
+            subject=subject,
+        )
+    value = _amount(metric, count, phase)
+    shares = _shares(metric, count) if phase == "training" or not count.backward else ()
+    uncounted = [u for u in count.uncounted if phase == "training" or not u.backward]
+    if uncounted and metric in (Metric.FLOPS, Metric.MACS):
+        return Measurement.at_least(
+            metric,
+            value,
+            reason="; ".join(_describe(unknown) for unknown in uncounted[:3])
+            + (f"; and {len(uncounted) - 3} more" if len(uncounted) > 3 else ""),
+            remedy=uncounted[0].remedy,
+            method="executed",
+            subject=subject,
+            shares=shares,
+            notes=notes,
+        )
+    return Measurement.exact(
+        metric, value, method="executed", subject=subject, shares=shares, notes=notes
+    )
+
+
+def _amount(metric: Metric, count: Count, phase: Phase) -> int:
+    whole = phase == "training"
+    if metric is Metric.FLOPS:
+        return count.flops if whole else count.forward_flops
+    if metric is Metric.MACS:
+        # Rounded up: an odd FLOP count, of a formula that is no contraction, is not forgiven.
+        return -(-(count.flops if whole else count.forward_flops) // 2)
+    if metric is Metric.KERNELS:
+        return count.kernels if whole else count.forward_kernels
+    return count.memory_bytes if whole else count.forward_memory_bytes
+
+
+def _shares(metric: Metric, count: Count) -> tuple[Share, ...]:
+    if metric is Metric.MACS:
+        return tuple(
+            Share(m.path, m.type, -(-m.own_flops // 2), -(-m.total_flops // 2))
+            for m in count.modules
+        )
+    names = {Metric.FLOPS: "flops", Metric.KERNELS: "kernels", Metric.MEMORY: "memory"}
+    name = names[metric]
+    return tuple(
+        Share(m.path, m.type, getattr(m, f"own_{name}"), getattr(m, f"total_{name}"))
+        for m in count.modules
+    )
+
+
+def _describe(unknown: Uncounted) -> str:
+    times = "once" if unknown.calls == 1 else f"{unknown.calls} times"
+    where = unknown.module or "outside any module"
+    kind = f" ({unknown.module_type})" if unknown.module_type else ""
+    return f"no formula for {unknown.operator} in {where}{kind}, called {times}"

@@ -1,0 +1,34 @@
+"""What a meter is given: what ran, what was counted of it, and how to run it again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_nnscale.budget import Phase
+
+if TYPE_CHECKING:
+    import torch
+
+    from pytest_nnscale.counting.counter import Count
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One run of a workload, as seen.
+
+    `count` or `repeat` is None where counting or repeating was not possible: `reason` and
+    `remedy` then say why. `repeat` runs the workload once with nothing of ours active and leaves
+    no trace on the model.
+    """
+
+    subject: str
+    modules: tuple[torch.nn.Module, ...] = ()
+    count: Count | None = None
+    repeat: Callable[[], object] | None = None
+    phase: Phase = "inference"
+    device: str = "cpu"
+    reason: str = ""
+    remedy: str = ""
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,305 @@
+"""The pipeline without pytest: `profile` a model, `count` a block of code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from pytest_nnscale.budget import Phase
+from pytest_nnscale.errors import BadOption, BadWorkload, CannotMeasure
+from pytest_nnscale.measurement import Measurement, Metric
+from pytest_nnscale.meters.table import EXECUTED, Effort, measure
+from pytest_nnscale.observation import Observation
+from pytest_nnscale.workload import Workload, gradients_for
+
+if TYPE_CHECKING:
+    import torch
+
+    from pytest_nnscale.counting.counter import Count
+
+EXACT = tuple(metric for metric in Metric if not metric.sampled)
+STRUCTURAL = tuple(metric for metric in Metric if metric.structural)
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleRow:
+    """What one module has and does: by itself (`own_`), and with all below it (`total_`)."""
+
+    path: str
+    type: str
+    own_params: int
+    total_params: int
+    own_flops: int
+    total_flops: int
+    own_memory_bytes: int
+    total_memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The measured numbers of one workload; its text is a table.
+
+    Exact numbers are ints, and None where they were not measured: without inputs a model has only
+    its params and size. `flops` is a lower bound while `uncounted` names an operator.
+    """
+
+    subject: str
+    phase: Phase
+    measurements: tuple[Measurement, ...]
+    uncounted: tuple[str, ...]
+    modules: tuple[ModuleRow, ...]
+    method: str
+
+    def measurement(self, metric: Metric | str) -> Measurement:
+        """Return one measurement with its interval; KeyError where it was not asked for."""
+        wanted = Metric(metric)
+        for measurement in self.measurements:
+            if measurement.metric is wanted:
+                return measurement
+        raise KeyError(wanted.value)
+
+    def _whole(self, metric: Metric) -> int | None:
+        try:
+            value = self.measurement(metric).value
+        except KeyError:
+            return None
+        return None if value is None else int(value)
+
+    def _sampled(self, metric: Metric) -> Measurement | None:
+        try:
+            return self.measurement(metric)
+        except KeyError:
+            return None
+
+    @property
+    def params(self) -> int | None:
+        """Parameters, shared ones once."""
+        return self._whole(Metric.PARAMS)
+
+    @property
+    def flops(self) -> int | None:
+        """Contraction work in FLOP; 1 multiply-accumulate = 2 FLOP."""
+        return self._whole(Metric.FLOPS)
+
+    @property
+    def macs(self) -> int | None:
+        """Contraction work in multiply-accumulates: half of the FLOPs."""
+        return self._whole(Metric.MACS)
+
+    @property
+    def size_bytes(self) -> int | None:
+        """Bytes of parameters and buffers as stored."""
+        return self._whole(Metric.SIZE)
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Peak of live tensor bytes, weights and inputs included."""
+        return self._whole(Metric.MEMORY)
+
+    @property
+    def kernels(self) -> int | None:
+        """Operators dispatched that compute something."""
+        return self._whole(Metric.KERNELS)
+
+    @property
+    def latency_s(self) -> Measurement | None:
+        """One call in seconds, the median with its interval; None unless asked for."""
+        return self._sampled(Metric.LATENCY)
+
+    @property
+    def energy_j(self) -> Measurement | None:
+        """One call in joules with its interval; None unless asked for."""
+        return self._sampled(Metric.ENERGY)
+
+    def to_json(self) -> str:
+        """Return everything but raw samples as JSON text; unknown is null, never zero."""
+        return json.dumps(
+            {
+                "subject": self.subject,
+                "phase": self.phase,
+                "method": self.method,
+                "measurements": {
+                    m.metric.value: m.without_details().to_dict() for m in self.measurements
+                },
+                "uncounted": list(self.uncounted),
+                "modules": [asdict(row) for row in self.modules],
+            },
+            allow_nan=False,
+        )
+
+    def __str__(self) -> str:
+        from pytest_nnscale.report.table import profile_table
+
+        return profile_table(self)
+
+
+def profile(
+    model: Callable[..., Any],
+    args: tuple[Any, ...] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    phase: Phase = "inference",
+    device: str | torch.device | None = None,
+    metrics: Iterable[str] | None = None,
+) -> Profile:
+    """Measure what a call of a model costs, and leave the model as it was.
+
+    Without `args` and `kwargs` only params and size are measured, and nothing runs; a call without
+    inputs is `args=()`. `phase="training"` adds the backward pass of the summed outputs.
+    `metrics` names what to measure ("params", "flops", "macs", "size", "memory", "kernels",
+    "latency", "energy"); the exact ones are the default. `device` states where the model has to
+    be: BadWorkload is raised where it is elsewhere. Errors of the model itself pass through.
+    """
+    if phase not in ("inference", "training"):
+        raise BadOption(f"phase is 'inference' or 'training', not {phase!r}")
+    if args is not None and not isinstance(args, tuple | list):
+        raise BadWorkload(f"args is a tuple of inputs, not {type(args).__name__}: write (x,)")
+    workload = Workload(model, tuple(args or ()), dict(kwargs or {}), phase)
+    runs = args is not None or kwargs is not None
+    wanted = _metrics(metrics, runs=runs)
+    where = device_of(workload)
+    if device is not None and not _same_device(str(device), where):
+        raise BadWorkload(f"device={str(device)!r}, but the model and its inputs are on {where!r}")
+    count = None
+    if runs and any(metric in EXECUTED for metric in wanted):
+        count, _ = count_apart(workload)
+    observation = Observation(
+        subject=subject_of(workload),
+        modules=workload.modules,
+        count=count,
+        repeat=repeat_apart(workload) if runs else None,
+        phase=phase,
+        device=where,
+        reason="nothing was run" if not runs else "",
+        remedy="hand over inputs: profile(model, args=(x,))" if not runs else "",
+    )
+    found = tuple(measure(metric, observation, phase=phase) for metric in wanted)
+    return assemble(observation.subject, phase, found, count)
+
+
+def subject_of(workload: Workload) -> str:
+    """Name a workload by its model's class or its function's name."""
+    if workload.modules:
+        return type(getattr(workload.modules[0], "_orig_mod", workload.modules[0])).__name__
+    return getattr(workload.model, "__name__", type(workload.model).__name__)
+
+
+def device_of(workload: Workload) -> str:
+    """Name the device of a workload: where its model lives, else its inputs, else the CPU."""
+    import itertools
+
+    kept = itertools.chain.from_iterable(
+        itertools.chain(module.parameters(), module.buffers()) for module in workload.modules
+    )
+    for tensor in itertools.chain(kept, workload.tensors):
+        return str(tensor.device)
+    return "cpu"
+
+
+def _same_device(asked: str, found: str) -> bool:
+    return asked == found or (":" not in asked and found.partition(":")[0] == asked)
+
+
+def _metrics(names: Iterable[str] | None, *, runs: bool) -> tuple[Metric, ...]:
+    if names is None:
+        return EXACT if runs else STRUCTURAL
+    if isinstance(names, str):
+        names = names.replace(",", " ").split()
+    valid = [metric.value for metric in Metric]
+    unknown = [name for name in names if name not in valid]
+    if unknown:
+        raise BadOption(f"unknown metric {unknown[0]!r}; valid are {', '.join(valid)}")
+    return tuple(Metric(name) for name in names)
+
+
+def count_apart(workload: Workload) -> tuple[Count, Any]:
+    """Count a run whose effects on the model and its inputs are undone afterwards."""
+    from pytest_nnscale.counting.counter import Counter
+    from pytest_nnscale.preservation import preserved
+
+    counter = Counter(preserve=True)
+    with preserved(workload.modules, workload.tensors):
+        try:
+            with counter, gradients_for(workload.phase):
+                output = workload.run()
+        finally:
+            counter.restore()
+    return counter.count(), output
+
+
+def repeat_apart(workload: Workload) -> Callable[[], None]:
+    """Return a function that runs the workload once more, in the grad mode of its phase."""
+
+    def repeat() -> None:
+        with gradients_for(workload.phase):
+            workload.run()
+
+    return repeat
+
+
+@dataclass
+class Counting:
+    """The handle of a `count()` block; its profile is there once the block has ended."""
+
+    _profile: Profile | None = None
+
+    @property
+    def profile(self) -> Profile:
+        """The profile of the block; CannotMeasure while it still runs or when it raised."""
+        if self._profile is None:
+            raise CannotMeasure(
+                "the counted block has not ended", remedy="read .profile after the with block"
+            )
+        return self._profile
+
+
+@contextmanager
+def count() -> Iterator[Counting]:
+    """Count whatever is dispatched inside the block, run for real.
+
+    Stands where people use torch's FlopCounterMode today. The phase is "training" where a backward
+    pass ran. The block's own errors pass through, and then there is no profile.
+    """
+    from pytest_nnscale.counting.counter import Counter
+
+    handle = Counting()
+    counter = Counter()
+    with counter:
+        yield handle
+    counted = counter.count()
+    phase: Phase = "training" if counted.backward else "inference"
+    observation = Observation("counted block", counter.roots, counted, phase=phase)
+    wanted = EXACT if counter.roots else tuple(m for m in EXACT if not m.structural)
+    found = tuple(measure(metric, observation, phase=phase) for metric in wanted)
+    handle._profile = assemble(observation.subject, phase, found, counted)
+
+
+def assemble(
+    subject: str, phase: Phase, found: tuple[Measurement, ...], counted: Count | None
+) -> Profile:
+    """Join measurements and the module rows of a count into a profile."""
+    shares = {m.metric: {s.path: s for s in m.shares} for m in found}
+    params = shares.get(Metric.PARAMS, {})
+    work = {row.path: row for row in counted.modules} if counted else {}
+    rows = []
+    for path in sorted({*params, *work}, key=lambda path: (path.split("."), path)):
+        held, done = params.get(path), work.get(path)
+        rows.append(
+            ModuleRow(
+                path,
+                held.type if held else done.type if done else "",
+                int(held.own) if held else 0,
+                int(held.total) if held else 0,
+                done.own_flops if done else 0,
+                done.total_flops if done else 0,
+                done.own_memory if done else 0,
+                done.total_memory if done else 0,
+            )
+        )
+    uncounted = tuple(u.operator for u in counted.uncounted) if counted else ()
+    return Profile(
+        subject, phase, found, uncounted, tuple(rows), "executed" if counted else "state"
+    )

@@ -1,0 +1,114 @@
+"""What is run: a model or callable with its inputs, in one phase."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pytest_nnscale.budget import Phase
+from pytest_nnscale.errors import BadWorkload, CannotMeasure
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A model or callable, what it is called with, and whether a backward pass follows."""
+
+    model: Callable[..., Any]
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    phase: Phase = "inference"
+
+    def __post_init__(self) -> None:
+        if not callable(self.model):
+            raise BadWorkload(
+                f"a workload is a model or a function, not {type(self.model).__name__}; "
+                "call it as nnscale(model, *inputs)"
+            )
+
+    def call(self) -> Any:
+        """Call the model once and return its output."""
+        return self.model(*self.args, **self.kwargs)
+
+    def run(self) -> Any:
+        """Do the work of the phase once: the call, and in training the backward pass.
+
+        The loss of a training run is the sum of all outputs that need a gradient; the optimiser's
+        step is not part of it. Raises CannotMeasure where no output needs one.
+        """
+        if self.phase == "inference":
+            return self.call()
+        import torch
+
+        with torch.enable_grad():
+            output = self.call()
+            differentiable = [t for t in tensors_in(output) if t.requires_grad]
+            if not differentiable:
+                raise CannotMeasure(
+                    "no output of the model needs a gradient, so there is nothing to train",
+                    remedy="hand over a model with trainable parameters, or drop phase='training'",
+                )
+            # The gradient of a sum is one everywhere: given so, the loss itself costs nothing.
+            torch.autograd.backward(differentiable, [torch.ones_like(t) for t in differentiable])
+        return output
+
+    @property
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """The tensors among the inputs, nested ones too."""
+        return tuple(tensors_in((self.args, dict(self.kwargs))))
+
+    @property
+    def modules(self) -> tuple[torch.nn.Module, ...]:
+        """The model itself where it is a module; a function has none that could be known."""
+        import torch
+
+        if isinstance(self.model, torch.nn.Module):
+            return (self.model,)
+        owner = getattr(self.model, "__self__", None)
+        return (owner,) if isinstance(owner, torch.nn.Module) else ()
+
+    @property
+    def compiled(self) -> bool:
+        """Whether any part of it went through torch.compile."""
+        return is_compiled(self.model)
+
+
+def is_compiled(model: Any) -> bool:
+    """Tell whether a callable, or any module in it, went through torch.compile."""
+    import torch
+
+    if hasattr(model, "_torchdynamo_orig_callable"):
+        return True
+    if not isinstance(model, torch.nn.Module):
+        return False
+    return any(
+        hasattr(module, "_orig_mod")
+        or getattr(module, "_compiled_call_impl", None) is not None
+        or hasattr(vars(module).get("forward"), "_torchdynamo_orig_callable")
+        for module in model.modules()
+    )
+
+
+def gradients_for(phase: Phase) -> AbstractContextManager[Any]:
+    """Return the grad mode in which a phase runs when nobody else has chosen one."""
+    if phase == "training":
+        return nullcontext()
+    import torch
+
+    return torch.no_grad()
+
+
+def tensors_in(tree: Any) -> Iterator[torch.Tensor]:
+    """Yield the tensors of a nested structure, also those inside dataclasses such as outputs."""
+    import torch
+    from torch.utils import _pytree
+
+    for leaf in _pytree.tree_leaves(tree):
+        if isinstance(leaf, torch.Tensor):
+            yield leaf
+        elif hasattr(leaf, "__dataclass_fields__"):
+            yield from tensors_in(list(vars(leaf).values()))
