@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,14 +20,15 @@ class Observation:
     """One run of a workload, as seen.
 
     `count` or `repeat` is None where counting or repeating was not possible: `reason` and
-    `remedy` then say why. `repeat` runs the workload once with nothing of ours active and leaves
-    no trace on the model.
+    `remedy` then say why. `repeat` runs the workload once with nothing of ours active; `guard`
+    stands around all repeats together and leaves the model as it was.
     """
 
     subject: str
     modules: tuple[torch.nn.Module, ...] = ()
     count: Count | None = None
     repeat: Callable[[], object] | None = None
+    guard: Callable[[], AbstractContextManager[object]] = nullcontext
     phase: Phase = "inference"
     device: str = "cpu"
     reason: str = ""

@@ -157,6 +157,8 @@ def profile(
         raise BadOption(f"phase is 'inference' or 'training', not {phase!r}")
     if args is not None and not isinstance(args, tuple | list):
         raise BadWorkload(f"args is a tuple of inputs, not {type(args).__name__}: write (x,)")
+    from pytest_nnscale.preservation import preserved
+
     workload = Workload(model, tuple(args or ()), dict(kwargs or {}), phase)
     runs = args is not None or kwargs is not None
     wanted = _metrics(metrics, runs=runs)
@@ -170,7 +172,8 @@ def profile(
         subject=subject_of(workload),
         modules=workload.modules,
         count=count,
-        repeat=repeat_apart(workload) if runs else None,
+        repeat=repeat_of(workload) if runs else None,
+        guard=lambda: preserved(workload.modules, workload.tensors),
         phase=phase,
         device=where,
         reason="nothing was run" if not runs else "",
@@ -230,7 +233,7 @@ def count_apart(workload: Workload) -> tuple[Count, Any]:
     return counter.count(), output
 
 
-def repeat_apart(workload: Workload) -> Callable[[], None]:
+def repeat_of(workload: Workload) -> Callable[[], None]:
     """Return a function that runs the workload once more, in the grad mode of its phase."""
 
     def repeat() -> None:

@@ -45,24 +45,25 @@ def measure(
         return measure_work(metric, seen.count, phase, subject=seen.subject, notes=seen.notes)
     if seen.repeat is None:
         return _nothing(metric, seen)
-    if metric is Metric.LATENCY:
-        from pytest_nnscale.meters.latency import measure_latency
+    with seen.guard():
+        if metric is Metric.LATENCY:
+            from pytest_nnscale.meters.latency import measure_latency
 
-        return measure_latency(
+            return measure_latency(
+                seen.repeat,
+                quantile=0.5 if quantile is None else quantile,
+                confidence=effort.confidence,
+                max_time_s=effort.max_time_s,
+                device=seen.device,
+            )
+        from pytest_nnscale.meters.energy import measure_energy
+
+        return measure_energy(
             seen.repeat,
-            quantile=0.5 if quantile is None else quantile,
+            device=seen.device,
             confidence=effort.confidence,
             max_time_s=effort.max_time_s,
-            device=seen.device,
         )
-    from pytest_nnscale.meters.energy import measure_energy
-
-    return measure_energy(
-        seen.repeat,
-        device=seen.device,
-        confidence=effort.confidence,
-        max_time_s=effort.max_time_s,
-    )
 
 
 def _structural(

@@ -1,0 +1,95 @@
+"""The budgets of the collected tests: marks read, closest first, every mistake gathered."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import pytest
+
+from pytest_nnscale.budget import Budget
+from pytest_nnscale.errors import BadBudget
+from pytest_nnscale.marks import MARK_OF, parse_mark
+from pytest_nnscale.options import Rule
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What collecting found: budgets by item, mistakes, and how many tests each origin covers."""
+
+    budgets: dict[pytest.Item, tuple[Budget, ...]]
+    mistakes: tuple[str, ...]
+    covered: dict[str, int]
+    idle_rules: tuple[str, ...]
+
+
+def collect(items: Iterable[pytest.Item], rules: Sequence[Rule]) -> Collection:
+    """Read the budgets of all items; a mistake does not hide the next one."""
+    budgets: dict[pytest.Item, tuple[Budget, ...]] = {}
+    mistakes: dict[str, None] = {}
+    covered: Counter[str] = Counter()
+    matched: Counter[str] = Counter()
+    for item in items:
+        found: dict[object, Budget] = {}
+        for budget in _from_marks(item, mistakes):
+            found.setdefault(budget.key, budget)
+        for rule in reversed(rules):
+            if rule.matches(item.nodeid):
+                matched[rule.glob] += 1
+                for budget in rule.budgets:
+                    found.setdefault(budget.key, budget)
+        if found:
+            budgets[item] = tuple(found.values())
+            covered.update({budget.origin for budget in found.values() if not budget.own})
+    idle = tuple(rule.glob for rule in rules if not matched[rule.glob])
+    return Collection(budgets, tuple(mistakes), dict(covered), idle)
+
+
+def _from_marks(item: pytest.Item, mistakes: dict[str, None]) -> list[Budget]:
+    """Return an item's budgets, closest first; of one node's equal ones the later overrides.
+
+    A parametrisation's own marks are closest of all. On a class the later mark is the derived
+    class's; on a function or module two marks for one number contradict each other.
+    """
+    callspec = getattr(item, "callspec", None)
+    parametrisation = getattr(callspec, "id", None)
+    closest = [id(mark) for mark in getattr(callspec, "marks", ())]
+    budgets: list[Budget] = []
+    for node, marks in _marks_by_node(item):
+        here: dict[object, Budget] = {}
+        for mark in marks:
+            own = node is item
+            origin = "the test's mark" if own else f"the mark of {node.nodeid or 'the session'}"
+            try:
+                budget = parse_mark(
+                    MARK_OF[mark.name],
+                    mark.args,
+                    mark.kwargs,
+                    parametrisation=parametrisation,
+                    origin=origin,
+                    own=own,
+                )
+                # One number, two limits: which was meant?
+                if (
+                    budget.key in here
+                    and not isinstance(node, pytest.Class)
+                    and id(mark) not in closest
+                    and budget.limit != here[budget.key].limit
+                ):
+                    raise BadBudget("two limits for one number; keep one")
+            except BadBudget as error:
+                where = item.nodeid if own else f"{item.nodeid} (from {node.nodeid})"
+                mistakes[f"{where}: {mark.name}: {error}"] = None
+                continue
+            here[budget.key] = budget
+        budgets += here.values()
+    return budgets
+
+
+def _marks_by_node(item: pytest.Item) -> Iterable[tuple[pytest.Item | pytest.Collector, list[pytest.Mark]]]:
+    for node in reversed(item.listchain()):
+        marks = [mark for mark in node.own_markers if mark.name in MARK_OF]
+        if marks:
+            yield node, marks
+

@@ -1,0 +1,82 @@
+"""The marks as typed decorators: `from pytest_nnscale import max_params`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from pytest_nnscale.budget import Phase
+
+Limit = int | float | str | Mapping[str, int | float | str]
+
+
+def max_params(
+    limit: Limit,
+    *,
+    trainable: bool = False,
+    phase: Phase = "inference",
+    device: str | None = None,
+) -> pytest.MarkDecorator:
+    """Limit the parameters of the models called; a bare number is a count."""
+    return _mark("max_params", limit, trainable=trainable, phase=phase, device=device)
+
+
+def max_flops(
+    limit: Limit, *, phase: Phase = "inference", device: str | None = None
+) -> pytest.MarkDecorator:
+    """Limit the contraction work; a bare number is in FLOP, 1 multiply-accumulate = 2 FLOP."""
+    return _mark("max_flops", limit, phase=phase, device=device)
+
+
+def max_macs(
+    limit: Limit, *, phase: Phase = "inference", device: str | None = None
+) -> pytest.MarkDecorator:
+    """Limit the multiply-accumulates; a bare number is in MAC, half of the FLOPs."""
+    return _mark("max_macs", limit, phase=phase, device=device)
+
+
+def max_size_mb(
+    limit: Limit, *, phase: Phase = "inference", device: str | None = None
+) -> pytest.MarkDecorator:
+    """Limit the stored bytes of parameters and buffers; a bare number is in MB (10^6)."""
+    return _mark("max_size_mb", limit, phase=phase, device=device)
+
+
+def max_memory_mb(
+    limit: Limit, *, phase: Phase = "inference", device: str | None = None
+) -> pytest.MarkDecorator:
+    """Limit the peak of live tensor bytes; a bare number is in MB (10^6)."""
+    return _mark("max_memory_mb", limit, phase=phase, device=device)
+
+
+def max_kernels(
+    limit: Limit, *, phase: Phase = "inference", device: str | None = None
+) -> pytest.MarkDecorator:
+    """Limit the operators dispatched that compute something; a bare number is a count."""
+    return _mark("max_kernels", limit, phase=phase, device=device)
+
+
+def max_latency_ms(
+    limit: Limit,
+    *,
+    quantile: float | None = None,
+    phase: Phase = "inference",
+    device: str | None = None,
+) -> pytest.MarkDecorator:
+    """Limit the time of one call, its median unless `quantile` is given; a bare number is in ms."""
+    return _mark("max_latency_ms", limit, quantile=quantile, phase=phase, device=device)
+
+
+def max_energy_j(
+    limit: Limit, *, phase: Phase = "inference", device: str | None = None
+) -> pytest.MarkDecorator:
+    """Limit the energy of one call; a bare number is in joules."""
+    return _mark("max_energy_j", limit, phase=phase, device=device)
+
+
+def _mark(name: str, limit: Limit, **keywords: Any) -> pytest.MarkDecorator:
+    decorator: pytest.MarkDecorator = getattr(pytest.mark, name)
+    # with_args, since calling a mark with one callable would decorate it.
+    return decorator.with_args(limit, **keywords)
