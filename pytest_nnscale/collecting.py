@@ -93,3 +93,14 @@ def _marks_by_node(item: pytest.Item) -> Iterable[tuple[pytest.Item | pytest.Col
         if marks:
             yield node, marks
 
+
+
+def is_whole_suite(config: pytest.Config) -> bool:
+    """Tell whether everything is asked for: run from the rootdir, no paths, no --ignore, no --lf.
+
+    Deselection by -k and -m comes after collecting and does not matter here.
+    """
+    whole = config.args_source is not pytest.Config.ArgsSource.ARGS
+    inside = config.invocation_params.dir == config.rootpath
+    narrowing = ("lf", "ignore", "ignore_glob", "stepwise", "deselect")
+    return whole and inside and not any(config.getoption(name, None) for name in narrowing)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_nnscale.budget import Phase
 from pytest_nnscale.errors import BadOption, BadWorkload, CannotMeasure
 from pytest_nnscale.measurement import Measurement, Metric
-from pytest_nnscale.meters.table import EXECUTED, Effort, measure
+from pytest_nnscale.meters.table import EXECUTED, measure
 from pytest_nnscale.observation import Observation
 from pytest_nnscale.workload import Workload, gradients_for
 
@@ -153,34 +153,53 @@ def profile(
     "latency", "energy"); the exact ones are the default. `device` states where the model has to
     be: BadWorkload is raised where it is elsewhere. Errors of the model itself pass through.
     """
+    workload = workload_from(model, args, kwargs, phase)
+    runs = args is not None or kwargs is not None
+    wanted = _metrics(metrics, runs=runs)
+    counted = runs and any(metric in EXECUTED for metric in wanted)
+    observation = observe(workload, runs=runs, counted=counted)
+    if device is not None and not same_device(str(device), observation.device):
+        raise BadWorkload(
+            f"device={str(device)!r}, but the model and its inputs are on {observation.device!r}"
+        )
+    return profile_of(observation, wanted)
+
+
+def workload_from(
+    model: Callable[..., Any],
+    args: tuple[Any, ...] | None,
+    kwargs: Mapping[str, Any] | None,
+    phase: Phase,
+) -> Workload:
+    """Check what `profile` was given; BadOption and BadWorkload say what is wrong with it."""
     if phase not in ("inference", "training"):
         raise BadOption(f"phase is 'inference' or 'training', not {phase!r}")
     if args is not None and not isinstance(args, tuple | list):
         raise BadWorkload(f"args is a tuple of inputs, not {type(args).__name__}: write (x,)")
+    return Workload(model, tuple(args or ()), dict(kwargs or {}), phase)
+
+
+def observe(workload: Workload, *, runs: bool, counted: bool) -> Observation:
+    """Run a workload so that nothing of it stays, and return what was seen; `runs` or not at all."""
     from pytest_nnscale.preservation import preserved
 
-    workload = Workload(model, tuple(args or ()), dict(kwargs or {}), phase)
-    runs = args is not None or kwargs is not None
-    wanted = _metrics(metrics, runs=runs)
-    where = device_of(workload)
-    if device is not None and not _same_device(str(device), where):
-        raise BadWorkload(f"device={str(device)!r}, but the model and its inputs are on {where!r}")
-    count = None
-    if runs and any(metric in EXECUTED for metric in wanted):
-        count, _ = count_apart(workload)
-    observation = Observation(
+    return Observation(
         subject=subject_of(workload),
         modules=workload.modules,
-        count=count,
+        count=count_apart(workload) if counted else None,
         repeat=repeat_of(workload) if runs else None,
         guard=lambda: preserved(workload.modules, workload.tensors),
-        phase=phase,
-        device=where,
-        reason="nothing was run" if not runs else "",
-        remedy="hand over inputs: profile(model, args=(x,))" if not runs else "",
+        phase=workload.phase,
+        device=device_of(workload),
+        reason="" if runs else "nothing was run",
+        remedy="" if runs else "hand over inputs: profile(model, args=(x,))",
     )
-    found = tuple(measure(metric, observation, phase=phase) for metric in wanted)
-    return assemble(observation.subject, phase, found, count)
+
+
+def profile_of(observation: Observation, metrics: Iterable[Metric]) -> Profile:
+    """Measure some metrics of an observation and join them with its module rows."""
+    found = tuple(measure(m, observation, phase=observation.phase) for m in metrics)
+    return assemble(observation.subject, observation.phase, found, observation.count)
 
 
 def subject_of(workload: Workload) -> str:
@@ -202,7 +221,8 @@ def device_of(workload: Workload) -> str:
     return "cpu"
 
 
-def _same_device(asked: str, found: str) -> bool:
+def same_device(asked: str, found: str) -> bool:
+    """Tell whether a device was meant: "cuda" means every GPU, "cuda:1" one."""
     return asked == found or (":" not in asked and found.partition(":")[0] == asked)
 
 
@@ -218,7 +238,7 @@ def _metrics(names: Iterable[str] | None, *, runs: bool) -> tuple[Metric, ...]:
     return tuple(Metric(name) for name in names)
 
 
-def count_apart(workload: Workload) -> tuple[Count, Any]:
+def count_apart(workload: Workload) -> Count:
     """Count a run whose effects on the model and its inputs are undone afterwards."""
     from pytest_nnscale.counting.counter import Counter
     from pytest_nnscale.preservation import preserved
@@ -227,10 +247,10 @@ def count_apart(workload: Workload) -> tuple[Count, Any]:
     with preserved(workload.modules, workload.tensors):
         try:
             with counter, gradients_for(workload.phase):
-                output = workload.run()
+                workload.run()
         finally:
             counter.restore()
-    return counter.count(), output
+    return counter.count()
 
 
 def repeat_of(workload: Workload) -> Callable[[], None]:
@@ -276,8 +296,7 @@ def count() -> Iterator[Counting]:
     phase: Phase = "training" if counted.backward else "inference"
     observation = Observation("counted block", counter.roots, counted, phase=phase)
     wanted = EXACT if counter.roots else tuple(m for m in EXACT if not m.structural)
-    found = tuple(measure(metric, observation, phase=phase) for metric in wanted)
-    handle._profile = assemble(observation.subject, phase, found, counted)
+    handle._profile = profile_of(observation, wanted)
 
 
 def assemble(

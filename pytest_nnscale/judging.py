@@ -1,0 +1,75 @@
+"""Budgets held against what was observed: from an observation to verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pytest_nnscale.budget import Budget, Outcome, Verdict, judge
+from pytest_nnscale.measurement import Measurement
+from pytest_nnscale.meters.table import Effort, measure
+from pytest_nnscale.observation import Observation
+from pytest_nnscale.profiling import same_device
+
+
+def judge_observation(
+    budgets: Sequence[Budget], observation: Observation, effort: Effort, *, call: int = 0
+) -> tuple[Verdict, ...]:
+    """Measure what the budgets ask for, each number once, and judge every budget."""
+    verdicts = []
+    for budget in budgets:
+        if budget.device is not None and not same_device(budget.device, observation.device):
+            if any(_stands_in(other, budget, observation.device) for other in budgets):
+                continue
+            measurement = _elsewhere(budget, observation)
+        else:
+            measurement = measure(
+                budget.metric,
+                observation,
+                phase=budget.phase,
+                quantile=budget.quantile,
+                trainable=budget.trainable,
+                effort=effort,
+            )
+        verdicts.append(Verdict(budget, measurement, judge(budget, measurement), call))
+    return tuple(verdicts)
+
+
+def never_measured(budget: Budget, *, reason: str, remedy: str) -> Verdict:
+    """Return the verdict on a budget for which nothing ran."""
+    nothing = Measurement.nothing(budget.metric, reason=reason, remedy=remedy)
+    return Verdict(budget, nothing, Outcome.UNMEASURED)
+
+
+def _stands_in(other: Budget, budget: Budget, device: str) -> bool:
+    """Tell whether another budget limits the same number on the device that was used."""
+    if other.metric is not budget.metric or other.phase != budget.phase:
+        return False
+    return other.device is None or same_device(other.device, device)
+
+
+def _elsewhere(budget: Budget, observation: Observation) -> Measurement:
+    device = str(budget.device)
+    kind = device.partition(":")[0]
+    if _available(kind):
+        return Measurement.nothing(
+            budget.metric,
+            reason=f"the model ran on {observation.device}, this budget is for {device}",
+            remedy=f"move the model and its inputs to {device}, or drop device=",
+            subject=observation.subject,
+        )
+    return Measurement.nothing(
+        budget.metric,
+        reason=f"this machine has no {kind} device",
+        remedy=f"run it where one is; --nnscale-require={kind} makes its absence a failure",
+        subject=observation.subject,
+        missing=kind,
+    )
+
+
+def _available(kind: str) -> bool:
+    import torch
+
+    if kind in ("cpu", "meta"):
+        return True
+    backend = getattr(torch, kind, None) or getattr(torch.backends, kind, None)
+    return bool(backend is not None and backend.is_available())

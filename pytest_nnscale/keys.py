@@ -1,0 +1,21 @@
+"""What is stashed where: the typed keys between the hooks and the fixture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_nnscale.budget import Budget
+from pytest_nnscale.options import Options
+
+if TYPE_CHECKING:
+    from pytest_nnscale.collecting import Collection
+    from pytest_nnscale.fixtures import NnscaleCaller
+    from pytest_nnscale.tally import Tally
+
+OPTIONS = pytest.StashKey[Options]()
+BUDGETS = pytest.StashKey[tuple[Budget, ...]]()
+COLLECTION = pytest.StashKey["Collection"]()
+CALLER = pytest.StashKey["NnscaleCaller"]()
+TALLY = pytest.StashKey["Tally"]()

@@ -1,0 +1,177 @@
+"""The hooks of pytest, and nothing else: each calls the room that does the work."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+from pytest_nnscale import keys, marks, options
+from pytest_nnscale.errors import BadOption
+from pytest_nnscale.fixtures import nnscale as nnscale
+from pytest_nnscale.tally import IDLE, NOT_RUN, OURS, VERDICT, Tally
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("nnscale", "compute budgets of neural networks")
+    options.declare(group.addoption, parser.addini)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for spec in marks.MARKS:
+        config.addinivalue_line("markers", spec.help)
+    try:
+        config.stash[keys.OPTIONS] = options.resolve(config.getoption, config.getini)
+    except BadOption as error:
+        raise pytest.UsageError(str(error)) from error
+    config.stash[keys.TALLY] = Tally()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(
+    session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    from pytest_nnscale.collecting import collect, is_whole_suite
+
+    found = collect(items, config.stash[keys.OPTIONS].budgets)
+    told = {
+        "covered": found.covered,
+        "mistakes": found.mistakes,
+        "idle_rules": found.idle_rules,
+    }
+    mistakes = [*found.mistakes]
+    # A worker's own command line does not tell: the controller's does.
+    asked = getattr(config, "workerinput", {}).get("nnscale_whole_suite", is_whole_suite(config))
+    if asked and not session.testsfailed:
+        mistakes += [f"nnscale_budgets: {glob!r} matches no test" for glob in found.idle_rules]
+    told["mistakes"] = mistakes
+    worker_says = getattr(config, "workeroutput", None)
+    if worker_says is not None:
+        # Raising in an xdist worker is an INTERNALERROR: the controller speaks instead.
+        worker_says["nnscale"] = json.dumps(told)
+        if mistakes:
+            items.clear()
+            return
+    elif mistakes:
+        raise pytest.UsageError(_mistakes_text(mistakes))
+    else:
+        config.stash[keys.TALLY].learn(told)
+    for item, budgets in found.budgets.items():
+        item.stash[keys.BUDGETS] = budgets
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    from pytest_nnscale.collecting import is_whole_suite
+
+    node.workerinput["nnscale_whole_suite"] = is_whole_suite(node.config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    told = getattr(node, "workeroutput", {}).get("nnscale")
+    if told is not None:
+        node.config.stash[keys.TALLY].learn(json.loads(told))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
+    budgets = item.stash.get(keys.BUDGETS, ())
+    if not budgets:
+        return (yield)
+    # A rerun of the test starts anew.
+    item.user_properties[:] = [p for p in item.user_properties if p[0] not in OURS]
+    try:
+        return (yield)
+    except BaseException:
+        item.user_properties.append((NOT_RUN, len(budgets)))
+        raise
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    budgets = item.stash.get(keys.BUDGETS, ())
+    if not budgets:
+        return (yield)
+    try:
+        outcome = yield
+    except BaseException:
+        item.user_properties.append((NOT_RUN, len(budgets)))
+        raise
+    if getattr(item, "_excinfo", None):
+        # A unittest case failed or skipped itself, which it does not raise through here.
+        item.user_properties.append((NOT_RUN, len(budgets)))
+        return outcome
+    from pytest_nnscale.enforcing import enforce, judge_test
+
+    chosen = item.config.stash[keys.OPTIONS]
+    judged = judge_test(item, budgets, chosen)
+    for verdict in judged.verdicts:
+        told = json.dumps(verdict.without_details().to_dict(), allow_nan=False)
+        item.user_properties.append((VERDICT, told))
+    item.user_properties += [(IDLE, origin) for origin in judged.idle]
+    enforce(item, judged.verdicts, chosen)
+    return outcome
+
+
+class _Listener:
+    """Hears the reports of a session that has budgets; on xdist's controller, of all workers."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        decided = report.when == "call" or (report.when == "setup" and not report.passed)
+        if not decided or report.outcome == "rerun":  # type: ignore[comparison-overlap]
+            return
+        if any(name in OURS for name, _ in report.user_properties):
+            xfailed = report.skipped and hasattr(report, "wasxfail")
+            self._tally.add(report.nodeid, report.user_properties, xfailed=xfailed)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.config.pluginmanager.register(_Listener(session.config.stash[keys.TALLY]))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    tally = session.config.stash[keys.TALLY]
+    if tally.mistakes:
+        session.exitstatus = pytest.ExitCode.USAGE_ERROR
+        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is None:
+            print(_mistakes_text(tally.mistakes), file=sys.stderr)
+    elif tally.vain_origins and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    tally = config.stash[keys.TALLY]
+    if tally.mistakes:
+        terminalreporter.write_line(f"ERROR: {_mistakes_text(tally.mistakes)}", red=True)
+        return
+    for glob in tally.idle_rules:
+        terminalreporter.write_line(
+            f"note: nnscale_budgets {glob!r} matches none of the tests collected this time"
+        )
+    if tally.empty:
+        return
+    from pytest_nnscale.report.terminal import summary
+
+    for line, colour in summary(
+        tally,
+        width=terminalreporter._tw.fullwidth,
+        verbosity=config.get_verbosity(),
+    ):
+        terminalreporter.write_line(line, **({colour: True} if colour else {}))
+
+
+def _mistakes_text(mistakes: Any) -> str:
+    count = len(mistakes)
+    heading = f"nnscale: {count} mistake{'s' if count > 1 else ''} in the budgets"
+    return "\n  ".join([heading, *mistakes])

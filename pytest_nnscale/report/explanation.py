@@ -1,0 +1,136 @@
+"""A verdict in words: what happened, the two numbers, where, what next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pytest_nnscale.budget import Budget, Outcome, Verdict
+from pytest_nnscale.marks import MARK_FOR
+from pytest_nnscale.measurement import Measurement, Share
+from pytest_nnscale.units import format_pair, format_percent, format_quantity
+
+
+def explain(verdicts: Sequence[Verdict], *, verbosity: int = 0) -> str:
+    """Return one message for some verdicts of a test, a paragraph each."""
+    calls = {verdict.call for verdict in verdicts}
+    paragraphs = (
+        _paragraph(verdict, verbosity, several_calls=len(calls) > 1) for verdict in verdicts
+    )
+    return "\n".join("\n".join(lines) for lines in paragraphs)
+
+
+def headline(verdict: Verdict, *, several_calls: bool = False) -> str:
+    """Return the first line of a verdict: the fact and its numbers."""
+    budget, found = verdict.budget, verdict.measurement
+    call = f" (call {verdict.call})" if several_calls and verdict.call else ""
+    return f"{title(budget)}: {found.subject or 'the test'}{call} {_fact(verdict)}"
+
+
+def title(budget: Budget) -> str:
+    """Return a budget's name with what qualifies it: "max_latency_ms (p95)"."""
+    name = MARK_FOR[budget.metric]
+    return f"{name} ({budget.qualifiers})" if budget.qualifiers else name
+
+
+def _fact(verdict: Verdict) -> str:
+    budget, found = verdict.budget, verdict.measurement
+    dimension = budget.metric.dimension
+    limit = format_quantity(budget.limit, dimension)
+    if verdict.outcome is Outcome.OVER and found.lower is not None:
+        value = found.lower if found.value is None or found.upper is None else found.value
+        needs, limit = format_pair(value, budget.limit, dimension)
+        excess = value - budget.limit
+        at_least = "at least " if found.upper is None else ""
+        return (
+            f"needs {at_least}{needs}{_interval(found)}, budget {limit} "
+            f"(+{format_quantity(excess, dimension)}, +{format_percent(excess, budget.limit)})"
+        )
+    if verdict.outcome is Outcome.UNMEASURED:
+        known = f"; counted so far {format_quantity(found.value, dimension)}" if found.value else ""
+        return f"could not be measured, budget {limit}{known}: {found.reason}"
+    if verdict.outcome is Outcome.INCONCLUSIVE and found.lower is not None and found.upper is not None:
+        low, high = format_pair(found.lower, found.upper, dimension)
+        return f"takes between {low} and {high}, budget {limit}: inconclusive"
+    value, limit = format_pair(found.value or 0, budget.limit, dimension)
+    return f"needs {value}{_interval(found)}, budget {limit}"
+
+
+def _interval(found: Measurement) -> str:
+    if found.lower is None or found.upper is None or found.lower == found.upper:
+        return ""
+    dimension = found.metric.dimension
+    low, high = format_pair(found.lower, found.upper, dimension)
+    return f" (between {low} and {high})"
+
+
+def _paragraph(verdict: Verdict, verbosity: int, *, several_calls: bool) -> Iterator[str]:
+    found = verdict.measurement
+    yield headline(verdict, several_calls=several_calls)
+    if verdict.outcome is Outcome.OVER:
+        yield from _breakdown(found, verbosity)
+    for note in found.notes:
+        yield f"  note: {note}"
+    if verdict.outcome is Outcome.OVER:
+        if not verdict.budget.own:
+            yield f"  the budget comes from {verdict.budget.origin}"
+        more = "" if verbosity >= 2 or not found.shares else ", or see every module with: pytest -vv"
+        yield f"  make the model smaller, or raise the budget{more}"
+    elif found.remedy:
+        yield f"  {found.remedy}"
+
+
+def _breakdown(found: Measurement, verbosity: int) -> Iterator[str]:
+    rows = largest(found.shares, verbosity)
+    if not rows:
+        return
+    dimension = found.metric.dimension
+    whole = next((share.total for share in found.shares if not share.path), found.value or 0)
+    paths = [share.path or "(itself)" for share in rows]
+    amounts = [format_quantity(share.total, dimension) for share in rows]
+    wide, broad = max(map(len, paths)), max(map(len, amounts))
+    for share, path, amount in zip(rows, paths, amounts, strict=True):
+        percent = format_percent(share.total, whole)
+        yield f"  {path:<{wide}}  {amount:>{broad}}  {percent:>7}  {share.type}".rstrip()
+
+
+def largest(shares: Sequence[Share], verbosity: int = 0) -> list[Share]:
+    """Choose the modules that hold most of a measurement, largest first.
+
+    By default at most five that do not contain one another, found by opening the largest until
+    there are three; up to ten with `-v`; every module with `-vv`.
+    """
+    by_path = {share.path: share for share in shares}
+    if verbosity >= 2:
+        return sorted((s for s in shares if s.path and s.total), key=lambda s: -s.total)
+    few, most = (3, 5) if verbosity <= 0 else (8, 10)
+    rows = _opened(by_path[""], shares) if "" in by_path else list(shares)
+    while len(rows) < few:
+        openable = [row for row in rows if row.path and len(_opened(row, shares)) > 1 or _single(row, shares)]
+        if not openable:
+            break
+        row = max(openable, key=lambda share: share.total)
+        rows.remove(row)
+        rows += _opened(row, shares)
+    return sorted(rows, key=lambda share: -share.total)[:most]
+
+
+def _single(row: Share, shares: Sequence[Share]) -> bool:
+    return bool(row.path) and len(_opened(row, shares)) == 1 and _opened(row, shares)[0] != row
+
+
+def _opened(share: Share, shares: Sequence[Share]) -> list[Share]:
+    """Return the direct children of a module that hold anything, and what it holds by itself."""
+    prefix = f"{share.path}." if share.path else ""
+    children = [
+        other
+        for other in shares
+        if other.total
+        and other.path
+        and other.path.startswith(prefix)
+        and "." not in other.path[len(prefix) :]
+    ]
+    if not children:
+        return [share]
+    if share.own:
+        children.append(Share(share.path, share.type, share.own, share.own))
+    return children
