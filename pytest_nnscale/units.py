@@ -109,45 +109,62 @@ def parse_quantity(amount: object, dimension: Dimension) -> int | float:
     """
     if isinstance(amount, bool) or not isinstance(amount, int | float | str):
         raise BadQuantity(
-            f"{amount!r} is a {type(amount).__name__}; give a number or a text such as "
+            f"{_shown(amount)} is a {type(amount).__name__}; give a number or a text such as "
             f"{_example(dimension)!r}"
         )
     if isinstance(amount, str):
         number, unit = _split(amount, dimension)
+    elif isinstance(amount, int):
+        number, unit = Fraction(int(amount)), dimension.bare
+    elif math.isfinite(amount):
+        # Through its digits: 0.1 means one tenth, not the nearest binary fraction.
+        number, unit = Fraction(Decimal(repr(float(amount)))), dimension.bare
     else:
-        if not math.isfinite(amount):
-            raise BadQuantity(f"{amount!r} is not a finite amount; give a positive number")
-        # Through str: 0.1 means one tenth, not the nearest binary fraction.
-        number, unit = Fraction(Decimal(str(amount))), dimension.bare
+        raise BadQuantity(f"{_shown(amount)} is not a finite amount; give a positive number")
     if number <= 0:
-        raise BadQuantity(f"{amount!r} is not above zero; a budget is a positive amount")
+        raise BadQuantity(f"{_shown(amount)} is not above zero; a budget is a positive amount")
     in_base = number * dimension.units[unit]
     if not Fraction(1, 10**30) < in_base < 10**30:
-        raise BadQuantity(f"{amount!r} is beyond 10^30 in either direction; give a sensible amount")
+        raise BadQuantity(
+            f"{_shown(amount)} is beyond 10^30 in either direction; give a sensible amount"
+        )
     if not dimension.whole:
         return float(in_base)
     whole = math.floor(in_base)
     if whole == 0:
-        raise BadQuantity(f"{amount!r} is less than one {dimension.name}; a budget is at least one")
+        raise BadQuantity(
+            f"{_shown(amount)} is less than one {dimension.name}; a budget is at least one"
+        )
     return whole
+
+
+def _shown(amount: object) -> str:
+    """Return what an error message shows of anything a user may have written."""
+    try:
+        text = " ".join(repr(amount).split("\n"))
+    except Exception:  # an int of five thousand digits has no repr, other objects a broken one
+        return "the amount"
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _split(text: str, dimension: Dimension) -> tuple[Fraction, str]:
     match = _NUMBER_AND_UNIT.fullmatch(text)
     if match is None:
-        raise BadQuantity(f"{text!r} is no amount; write it like {_example(dimension)!r}")
+        raise BadQuantity(f"{_shown(text)} is no amount; write it like {_example(dimension)!r}")
     digits = match["number"].lstrip("+-")
-    if "," in digits or "_" in digits:
-        # "25,6M" is a European 25.6M to some and 256M to others: refuse what is not grouped.
-        if not _GROUPED.fullmatch(re.split(r"[.eE]", digits)[0]):
-            raise BadQuantity(f"{text!r}: the digits are grouped oddly; write 1,000 or 1.5")
+    # "25,6M" is a European 25.6M to some and 256M to others: refuse what is not grouped.
+    grouped = "," in digits or "_" in digits
+    if grouped and not _GROUPED.fullmatch(re.split(r"[.eE]", digits)[0]):
+        raise BadQuantity(f"{_shown(text)}: the digits are grouped oddly; write 1,000 or 1.5")
     exponent = re.search(r"[eE]([+-]?\d+)$", digits)
-    if exponent is not None and abs(int(exponent[1])) > 40:
-        raise BadQuantity(f"{text!r} has an exponent beyond 40; give a sensible amount")
+    if exponent is not None and (len(exponent[1]) > 9 or abs(int(exponent[1])) > 40):
+        raise BadQuantity(f"{_shown(text)} has an exponent beyond 40; give a sensible amount")
     try:
         number = Fraction(Decimal(re.sub("[,_]", "", match["number"])))
     except InvalidOperation:
-        raise BadQuantity(f"{text!r} is no amount; write it like {_example(dimension)!r}") from None
+        raise BadQuantity(
+            f"{_shown(text)} is no amount; write it like {_example(dimension)!r}"
+        ) from None
     unit = match["unit"] or dimension.bare
     if unit in dimension.units:
         return number, unit
@@ -155,7 +172,7 @@ def _split(text: str, dimension: Dimension) -> tuple[Fraction, str]:
     if dimension.name in ("FLOP", "MAC") and stemmed in dimension.units:
         return number, stemmed  # "8.2G" on a FLOP budget
     raise BadQuantity(
-        f"{text!r}: unknown unit {unit!r}; {dimension.name} take {', '.join(_known(dimension))}"
+        f"{_shown(text)}: unknown unit {_shown(unit)}; {dimension.name} take {', '.join(_known(dimension))}"
     )
 
 
@@ -190,7 +207,7 @@ def format_pair(first: int | float, second: int | float, dimension: Dimension) -
     if first == second:
         text = format_quantity(first, dimension)
         return text, text
-    base = dimension.ladder[-1]
+    base = next(unit for unit, size in dimension.units.items() if size == 1)
     return f"{first!r} {base}".rstrip(), f"{second!r} {base}".rstrip()
 
 
