@@ -27,7 +27,7 @@ class Collection:
 def collect(items: Iterable[pytest.Item], rules: Sequence[Rule]) -> Collection:
     """Read the budgets of all items; a mistake does not hide the next one."""
     budgets: dict[pytest.Item, tuple[Budget, ...]] = {}
-    mistakes: dict[str, None] = {}
+    mistakes: dict[tuple[str, str], dict[str, None]] = {}
     covered: Counter[str] = Counter()
     matched: Counter[str] = Counter()
     for item in items:
@@ -43,10 +43,20 @@ def collect(items: Iterable[pytest.Item], rules: Sequence[Rule]) -> Collection:
             budgets[item] = tuple(found.values())
             covered.update({budget.origin for budget in found.values() if not budget.own})
     idle = tuple(rule.glob for rule in rules if not matched[rule.glob])
-    return Collection(budgets, tuple(mistakes), dict(covered), idle)
+    told = tuple(_told(message, where) for (_, message), where in mistakes.items())
+    return Collection(budgets, told, dict(covered), idle)
 
 
-def _from_marks(item: pytest.Item, mistakes: dict[str, None]) -> list[Budget]:
+def _told(message: str, where: Iterable[str]) -> str:
+    """Say a mistake once, with the first test that has it and the number of others."""
+    first, *others = where
+    more = f" (and {len(others)} more)" if others else ""
+    return f"{first}{more}: {message}"
+
+
+def _from_marks(
+    item: pytest.Item, mistakes: dict[tuple[str, str], dict[str, None]]
+) -> list[Budget]:
     """Return an item's budgets, closest first; of one node's equal ones the later overrides.
 
     A parametrisation's own marks are closest of all. On a class the later mark is the derived
@@ -80,19 +90,22 @@ def _from_marks(item: pytest.Item, mistakes: dict[str, None]) -> list[Budget]:
                     raise BadBudget("two limits for one number; keep one")
             except BadBudget as error:
                 where = item.nodeid if own else f"{item.nodeid} (from {node.nodeid})"
-                mistakes[f"{where}: {mark.name}: {error}"] = None
+                # One mistake of a parametrised test or of a class is told once.
+                place = node.nodeid.partition("[")[0]
+                mistakes.setdefault((place, f"{mark.name}: {error}"), {})[where] = None
                 continue
             here[budget.key] = budget
         budgets += here.values()
     return budgets
 
 
-def _marks_by_node(item: pytest.Item) -> Iterable[tuple[pytest.Item | pytest.Collector, list[pytest.Mark]]]:
+def _marks_by_node(
+    item: pytest.Item,
+) -> Iterable[tuple[pytest.Item | pytest.Collector, list[pytest.Mark]]]:
     for node in reversed(item.listchain()):
         marks = [mark for mark in node.own_markers if mark.name in MARK_OF]
         if marks:
             yield node, marks
-
 
 
 def is_whole_suite(config: pytest.Config) -> bool:

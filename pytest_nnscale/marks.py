@@ -106,9 +106,7 @@ def parse_mark(
     known = ("phase", "device", *spec.keywords)
     unknown = [word for word in kwargs if word not in known]
     if unknown:
-        raise BadBudget(
-            f"unknown keyword {unknown[0]!r}; {spec.name} takes {', '.join(known)}"
-        )
+        raise BadBudget(f"unknown keyword {unknown[0]!r}; {spec.name} takes {', '.join(known)}")
     limit = args[0]
     if isinstance(limit, Mapping):
         limit = _for_parametrisation(limit, parametrisation)
@@ -138,7 +136,8 @@ def _for_parametrisation(limits: Mapping[Any, Any], parametrisation: str | None)
 
 
 def _phase(phase: Any) -> Any:
-    if phase not in PHASES:
+    # Asked by type first: an array is unequal to a text elementwise.
+    if not isinstance(phase, str) or phase not in PHASES:
         raise BadBudget(f"phase={phase!r}; it is 'inference' or 'training'")
     return phase
 
