@@ -25,8 +25,11 @@ class Rule:
     budgets: tuple[Budget, ...]
 
     def matches(self, nodeid: str) -> bool:
-        """Tell whether a node id is meant; `*` crosses folders, as in fnmatch."""
-        return fnmatchcase(nodeid, self.glob)
+        """Tell whether a node id is meant; `*` crosses folders, as in fnmatch.
+
+        A node id means itself, although the brackets of its parametrisation are a set to fnmatch.
+        """
+        return nodeid == self.glob or fnmatchcase(nodeid, self.glob)
 
 
 def parse_rule(line: str) -> Rule:
@@ -37,7 +40,7 @@ def parse_rule(line: str) -> Rule:
             f"nnscale_budgets: {line.strip()!r} is not GLOB: max_...=LIMIT, ...; "
             "for example  tests/models/*: max_params=100M, max_flops=20 GFLOP"
         )
-    budgets = []
+    budgets: dict[str, Budget] = {}
     # A comma followed by name= starts the next budget; any other groups digits.
     for part in re.split(r",\s*(?=[A-Za-z_]\w*\s*=)", match["budgets"]):
         name, _, limit = (piece.strip() for piece in part.partition("="))
@@ -47,8 +50,10 @@ def parse_rule(line: str) -> Rule:
                 f"nnscale_budgets: unknown mark {name!r} in {line.strip()!r}; "
                 f"valid are {', '.join(MARK_OF)}"
             )
+        if name in budgets:
+            raise BadOption(f"nnscale_budgets: {name} twice in {line.strip()!r}; keep one")
         try:
-            budget = parse_mark(
+            budgets[name] = parse_mark(
                 spec,
                 (limit.rstrip(", "),),
                 {},
@@ -58,8 +63,7 @@ def parse_rule(line: str) -> Rule:
             )
         except BadBudget as error:
             raise BadOption(f"nnscale_budgets: {name} in {line.strip()!r}: {error}") from error
-        budgets.append(budget)
-    return Rule(match["glob"], tuple(budgets))
+    return Rule(match["glob"], tuple(budgets.values()))
 
 
 def _rules(lines: list[str]) -> tuple[Rule, ...]:

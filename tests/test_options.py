@@ -1,0 +1,196 @@
+"""Options: one field, one flag, one ini key; and the rules of nnscale_budgets."""
+
+from __future__ import annotations
+
+from dataclasses import Field, fields
+from typing import Any
+
+import pytest
+
+from pytest_nnscale.errors import BadOption
+from pytest_nnscale.marks import MARK_OF
+from pytest_nnscale.measurement import Metric
+from pytest_nnscale.options import Options, declare, parse_rule, resolve
+
+# For every option two valid values, an invalid one, and the sentence about the latter.
+VALUES: dict[str, tuple[str, str, str, str]] = {
+    "budgets": ("a/*: max_params=1M", "b/*: max_flops=1G", "a/*: max_params", "is not GLOB"),
+    "require": ("energy", "cuda", "coffee", "'coffee' is not one of energy, cuda"),
+    "inconclusive": ("fail", "warn", "maybe", "'maybe' is not one of warn, fail"),
+    "max_time": ("2.5", "9", "-1", "'-1' is not seconds above zero"),
+    "confidence": ("0.9", "0.95", "99", "'99' is not between 0.5 and 1"),
+}
+every_option = pytest.mark.parametrize("option", fields(Options), ids=lambda option: option.name)
+
+
+def flag_of(option: Field[Any]) -> str:
+    return f"--nnscale-{option.name.replace('_', '-')}"
+
+
+def given(option: Field[Any], text: str) -> Any:
+    """Return a text as pytest hands it over: in a list where the option repeats."""
+    return [text] if option.metadata["ini"] != "string" else text
+
+
+def resolved(flags: dict[str, Any] | None = None, ini: dict[str, Any] | None = None) -> Options:
+    return resolve((flags or {}).get, (ini or {}).get)
+
+
+def test_every_option_is_tried_here() -> None:
+    """A new field of Options needs a row in the table above."""
+    assert {option.name for option in fields(Options)} == set(VALUES)
+
+
+@every_option
+def test_every_option_is_a_flag_and_an_ini_key_with_help(option: Field[Any]) -> None:
+    """Declared from the fields, so that none can be forgotten."""
+    flags: dict[str, Any] = {}
+    keys: dict[str, tuple[Any, ...]] = {}
+    declare(
+        lambda name, **more: flags.update({name: more}),
+        lambda name, *more, **_: keys.update({name: more}),
+    )
+    assert flags[flag_of(option)]["dest"] == f"nnscale_{option.name}"
+    assert flags[flag_of(option)]["help"]
+    assert keys[f"nnscale_{option.name}"] == (flags[flag_of(option)]["help"],)
+
+
+@every_option
+def test_the_flag_wins_over_the_ini_key_and_that_over_the_default(option: Field[Any]) -> None:
+    """Resolved once, in this order."""
+    first, second, *_ = VALUES[option.name]
+    key = f"nnscale_{option.name}"
+    flag, ini = {key: given(option, first)}, {key: given(option, second)}
+    parse = option.metadata["parse"]
+    assert getattr(resolved(flag, ini), option.name) == parse(given(option, first))
+    assert getattr(resolved({}, ini), option.name) == parse(given(option, second))
+    assert getattr(resolved(), option.name) == option.default
+    assert parse(given(option, first)) != parse(given(option, second))
+
+
+@every_option
+@pytest.mark.parametrize("source", ["flag", "ini"])
+def test_a_bad_value_is_named_with_where_it_was_written(option: Field[Any], source: str) -> None:
+    """The sentence names the flag or the ini key, the value and what is valid."""
+    *_, bad, sentence = VALUES[option.name]
+    key = f"nnscale_{option.name}"
+    told = {key: given(option, bad)}
+    with pytest.raises(BadOption) as refused:
+        resolved(told, {}) if source == "flag" else resolved({}, told)
+    assert sentence in str(refused.value)
+    spelling = flag_of(option) if source == "flag" else key
+    assert str(refused.value).startswith((spelling, "nnscale_budgets"))
+
+
+@every_option
+def test_pytest_hands_both_spellings_over(option: Field[Any], suite: Any) -> None:
+    """Through pytest's own parsers: from the ini file, and the flag over it."""
+    first, second, *_ = VALUES[option.name]
+    conftest = f"""
+        from pytest_nnscale import keys
+
+        def pytest_report_header(config):
+            return f"resolved: {{config.stash[keys.OPTIONS].{option.name}!r}}"
+        """
+    ini = f"nnscale_{option.name} = {first}"
+    parse = option.metadata["parse"]
+    result = suite("", "--collect-only", ".", ini=ini, conftest=conftest)
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    assert f"resolved: {parse(given(option, first))!r}" in result.outlines
+    result = suite(None, "--collect-only", ".", f"{flag_of(option)}={second}")
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    assert f"resolved: {parse(given(option, second))!r}" in result.outlines
+
+
+@pytest.mark.parametrize("value", ["0", "nan", "inf", "-1", "", "soon"])
+def test_a_time_is_a_finite_number_of_seconds(value: str) -> None:
+    """Nothing that would sample for ever or not at all."""
+    with pytest.raises(BadOption, match="is not seconds above zero"):
+        resolved({"nnscale_max_time": value})
+
+
+@pytest.mark.parametrize("value", ["0.5", "1", "1.0", "nan", "99%"])
+def test_a_confidence_lies_between_a_half_and_one(value: str) -> None:
+    """Both ends mean nothing as a confidence."""
+    with pytest.raises(BadOption, match="is not between"):
+        resolved({"nnscale_confidence": value})
+
+
+def test_required_names_come_one_by_one_or_listed() -> None:
+    """Repeated, or with commas or spaces between."""
+    wanted = frozenset({"energy", "cuda"})
+    assert resolved({"nnscale_require": ["energy", "cuda"]}).require == wanted
+    assert resolved({"nnscale_require": ["energy,cuda"]}).require == wanted
+    assert resolved({"nnscale_require": ["energy cuda"]}).require == wanted
+
+
+@pytest.mark.parametrize(
+    ("line", "glob", "limits"),
+    [
+        ("tests/*: max_params=100M", "tests/*", {Metric.PARAMS: 100_000_000}),
+        (
+            "tests/models/*: max_params=100M, max_flops=20 GFLOP",
+            "tests/models/*",
+            {Metric.PARAMS: 100_000_000, Metric.FLOPS: 20_000_000_000},
+        ),
+        (
+            "a.py::test_b[1: 2]: max_params = 1,000 , max_kernels=1,234",
+            "a.py::test_b[1: 2]",
+            {Metric.PARAMS: 1000, Metric.KERNELS: 1234},
+        ),
+        ("a.py::TestB::*: max_latency_ms=80", "a.py::TestB::*", {Metric.LATENCY: 0.08}),
+        ("  *  :  max_params=1,  ", "*", {Metric.PARAMS: 1}),
+    ],
+)
+def test_a_rule_is_a_glob_and_budgets(line: str, glob: str, limits: dict[Metric, float]) -> None:
+    """Commas between budgets, and inside numbers; colons inside node ids."""
+    rule = parse_rule(line)
+    assert rule.glob == glob
+    assert {budget.metric: budget.limit for budget in rule.budgets} == limits
+    assert not any(budget.own for budget in rule.budgets)
+    assert all(glob in budget.origin for budget in rule.budgets)
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("tests/*", "is not GLOB: max_...=LIMIT"),
+        ("tests/*:", "is not GLOB"),
+        ("tests/*: 100M", "is not GLOB"),
+        (": max_params=1", "is not GLOB"),
+        ("tests/*:max_params=1", "is not GLOB"),
+        (
+            "tests/*: max_parms=1",
+            f"unknown mark 'max_parms' in 'tests/*: max_parms=1'; valid are {', '.join(MARK_OF)}",
+        ),
+        ("tests/*: max_params=", "max_params in 'tests/*: max_params=': '' is no amount"),
+        ("tests/*: max_params=-1", "'-1' is not above zero"),
+        ("tests/*: max_params=1 GFLOP", "unknown unit 'GFLOP'"),
+        ("tests/*: max_params=1 max_flops=2", "is no amount"),
+        ("tests/*: max_params=1; max_flops=2", "is no amount"),
+        ("tests/*: max_params=1, max_params=2", "max_params twice"),
+    ],
+)
+def test_a_bad_rule_is_named_with_its_fix(line: str, sentence: str) -> None:
+    """The sentence shows the rule and what is wrong with it."""
+    with pytest.raises(BadOption) as refused:
+        parse_rule(line)
+    assert str(refused.value).startswith("nnscale_budgets: ")
+    assert sentence in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("glob", "nodeid", "matches"),
+    [
+        ("tests/*", "tests/models/test_a.py::test_b", True),
+        ("tests/models/*", "tests/test_a.py::test_b", False),
+        ("*::test_b", "tests/test_a.py::test_b", True),
+        ("*::test_b", "tests/test_a.py::test_b[small]", False),
+        ("a.py::test_b[small]", "a.py::test_b[small]", True),
+        ("*::TEST_B", "tests/test_a.py::test_b", False),
+        ("*::test_b[[]small[]]", "tests/test_a.py::test_b[small]", True),
+    ],
+)
+def test_a_rule_matches_the_whole_node_id(glob: str, nodeid: str, matches: bool) -> None:
+    """As fnmatch does, case kept, `*` across folders."""
+    assert parse_rule(f"{glob}: max_params=1").matches(nodeid) is matches
