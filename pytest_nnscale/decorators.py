@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pytest_nnscale.budget import Phase
-from pytest_nnscale.errors import BadBudget
+from pytest_nnscale.errors import BadBudget, shown
 from pytest_nnscale.marks import MARK_OF
 
 Limit = int | float | str | Mapping[str, int | float | str]
@@ -82,6 +82,6 @@ def _mark(name: str, limit: Limit, **keywords: Any) -> pytest.MarkDecorator:
     if callable(limit):
         # `@max_flops` without a limit, or with the model for one: the name of the test would be
         # bound to a decorator, and pytest would pass over it.
-        raise BadBudget(f"{name}: {limit!r} is no limit; give one: {MARK_OF[name].example}")
+        raise BadBudget(f"{name}: {shown(limit)} is no limit; give one: {MARK_OF[name].example}")
     decorator: pytest.MarkDecorator = getattr(pytest.mark, name)
     return decorator.with_args(limit, **keywords)

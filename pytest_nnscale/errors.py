@@ -10,6 +10,8 @@
     └── CannotMeasure      a meter cannot measure here: the reason and the remedy
 """
 
+import re
+
 
 class NnscaleError(Exception):
     """Any error that this package raises by itself."""
@@ -38,3 +40,14 @@ class CannotMeasure(NnscaleError):
         super().__init__(reason)
         self.reason = reason
         self.remedy = remedy
+
+
+def shown(value: object) -> str:
+    """Return what an error message shows of anything a user may have written: one short line."""
+    try:
+        text = " ".join(repr(value).split("\n"))
+    except Exception:  # an int of five thousand digits has no repr, other objects a broken one
+        return f"the {type(value).__name__}"
+    # An address differs between processes, and equal mistakes of two workers must read alike.
+    text = re.sub(r" at 0x[0-9A-Fa-f]+", "", text)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_nnscale.budget import Budget
-from pytest_nnscale.errors import BadBudget, BadQuantity
+from pytest_nnscale.errors import BadBudget, BadQuantity, shown
 from pytest_nnscale.measurement import Metric
 from pytest_nnscale.units import parse_quantity
 
@@ -130,7 +130,7 @@ def _for_parametrisation(limits: Mapping[Any, Any], parametrisation: str | None)
     if parametrisation is None:
         raise BadBudget("a dict of limits, but the test is not parametrised; give one limit")
     if parametrisation not in limits:
-        has = ", ".join(repr(key) for key in list(limits)[:5])
+        has = ", ".join(shown(key) for key in list(limits)[:5])
         raise BadBudget(f"no limit for id {parametrisation!r} in the dict; it has {has or 'none'}")
     return limits[parametrisation]
 
@@ -138,31 +138,35 @@ def _for_parametrisation(limits: Mapping[Any, Any], parametrisation: str | None)
 def _phase(phase: Any) -> Any:
     # Asked by type first: an array is unequal to a text elementwise.
     if not isinstance(phase, str) or phase not in PHASES:
-        raise BadBudget(f"phase={phase!r}; it is 'inference' or 'training'")
+        raise BadBudget(f"phase={shown(phase)}; it is 'inference' or 'training'")
     return phase
 
 
 def _device(device: Any) -> str | None:
     if device is None:
         return None
-    name, colon, index = str(device).partition(":")
+    # A torch.device is known by its name: this room does not import torch.
+    text = str(device) if isinstance(device, str) or type(device).__name__ == "device" else ""
+    name, colon, index = text.partition(":")
     if name not in DEVICES or (colon and not index.isdecimal()):
-        raise BadBudget(f"device={device!r}; it is one of {', '.join(DEVICES)}, or like 'cuda:0'")
-    return str(device)
+        raise BadBudget(
+            f"device={shown(device)}; it is one of {', '.join(DEVICES)}, or like 'cuda:0'"
+        )
+    return text
 
 
 def _quantile(quantile: Any) -> float | None:
     if quantile is None:
         return None
     if isinstance(quantile, bool) or not isinstance(quantile, int | float):
-        raise BadBudget(f"quantile={quantile!r}; it is a number between 0 and 1, such as 0.95")
+        raise BadBudget(f"quantile={shown(quantile)}; it is a number between 0 and 1, such as 0.95")
     if not math.isfinite(quantile) or not 0 < quantile < 1:
-        raise BadBudget(f"quantile={quantile!r}; it lies between 0 and 1, such as 0.95")
+        raise BadBudget(f"quantile={shown(quantile)}; it lies between 0 and 1, such as 0.95")
     # The median said aloud is the median left unsaid: both must have the same key.
     return None if quantile == 0.5 else float(quantile)
 
 
 def _trainable(trainable: Any) -> bool:
     if not isinstance(trainable, bool):
-        raise BadBudget(f"trainable={trainable!r}; it is True or False")
+        raise BadBudget(f"trainable={shown(trainable)}; it is True or False")
     return trainable

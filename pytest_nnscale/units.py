@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 
-from pytest_nnscale.errors import BadQuantity
+from pytest_nnscale.errors import BadQuantity, shown
 
 _NUMBER_AND_UNIT = re.compile(
     r"\s*(?P<number>[+-]?(?:\d[\d_,]*(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)\s*(?P<unit>[A-Za-zµ]*)\s*"
@@ -109,7 +109,7 @@ def parse_quantity(amount: object, dimension: Dimension) -> int | float:
     """
     if isinstance(amount, bool) or not isinstance(amount, int | float | str):
         raise BadQuantity(
-            f"{_shown(amount)} is a {type(amount).__name__}; give a number or a text such as "
+            f"{shown(amount)} is a {type(amount).__name__}; give a number or a text such as "
             f"{_example(dimension)!r}"
         )
     if isinstance(amount, str):
@@ -120,50 +120,41 @@ def parse_quantity(amount: object, dimension: Dimension) -> int | float:
         # Through its digits: 0.1 means one tenth, not the nearest binary fraction.
         number, unit = Fraction(Decimal(repr(float(amount)))), dimension.bare
     else:
-        raise BadQuantity(f"{_shown(amount)} is not a finite amount; give a positive number")
+        raise BadQuantity(f"{shown(amount)} is not a finite amount; give a positive number")
     if number <= 0:
-        raise BadQuantity(f"{_shown(amount)} is not above zero; a budget is a positive amount")
+        raise BadQuantity(f"{shown(amount)} is not above zero; a budget is a positive amount")
     in_base = number * dimension.units[unit]
     if not Fraction(1, 10**30) < in_base < 10**30:
         raise BadQuantity(
-            f"{_shown(amount)} is beyond 10^30 in either direction; give a sensible amount"
+            f"{shown(amount)} is beyond 10^30 in either direction; give a sensible amount"
         )
     if not dimension.whole:
         return float(in_base)
     whole = math.floor(in_base)
     if whole == 0:
         raise BadQuantity(
-            f"{_shown(amount)} is less than one {dimension.name}; a budget is at least one"
+            f"{shown(amount)} is less than one {dimension.name}; a budget is at least one"
         )
     return whole
-
-
-def _shown(amount: object) -> str:
-    """Return what an error message shows of anything a user may have written."""
-    try:
-        text = " ".join(repr(amount).split("\n"))
-    except Exception:  # an int of five thousand digits has no repr, other objects a broken one
-        return "the amount"
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _split(text: str, dimension: Dimension) -> tuple[Fraction, str]:
     match = _NUMBER_AND_UNIT.fullmatch(text)
     if match is None:
-        raise BadQuantity(f"{_shown(text)} is no amount; write it like {_example(dimension)!r}")
+        raise BadQuantity(f"{shown(text)} is no amount; write it like {_example(dimension)!r}")
     digits = match["number"].lstrip("+-")
     # "25,6M" is a European 25.6M to some and 256M to others: refuse what is not grouped.
     grouped = "," in digits or "_" in digits
     if grouped and not _GROUPED.fullmatch(re.split(r"[.eE]", digits)[0]):
-        raise BadQuantity(f"{_shown(text)}: the digits are grouped oddly; write 1,000 or 1.5")
+        raise BadQuantity(f"{shown(text)}: the digits are grouped oddly; write 1,000 or 1.5")
     exponent = re.search(r"[eE]([+-]?\d+)$", digits)
     if exponent is not None and (len(exponent[1]) > 9 or abs(int(exponent[1])) > 40):
-        raise BadQuantity(f"{_shown(text)} has an exponent beyond 40; give a sensible amount")
+        raise BadQuantity(f"{shown(text)} has an exponent beyond 40; give a sensible amount")
     try:
         number = Fraction(Decimal(re.sub("[,_]", "", match["number"])))
     except InvalidOperation:
         raise BadQuantity(
-            f"{_shown(text)} is no amount; write it like {_example(dimension)!r}"
+            f"{shown(text)} is no amount; write it like {_example(dimension)!r}"
         ) from None
     unit = match["unit"] or dimension.bare
     if unit in dimension.units:
@@ -172,7 +163,7 @@ def _split(text: str, dimension: Dimension) -> tuple[Fraction, str]:
     if dimension.name in ("FLOP", "MAC") and stemmed in dimension.units:
         return number, stemmed  # "8.2G" on a FLOP budget
     raise BadQuantity(
-        f"{_shown(text)}: unknown unit {_shown(unit)}; {dimension.name} take {', '.join(_known(dimension))}"
+        f"{shown(text)}: unknown unit {shown(unit)}; {dimension.name} take {', '.join(_known(dimension))}"
     )
 
 
