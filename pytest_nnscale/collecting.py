@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -101,7 +102,7 @@ def _from_marks(
 
 def _marks_by_node(
     item: pytest.Item,
-) -> Iterable[tuple[pytest.Item | pytest.Collector, list[pytest.Mark]]]:
+) -> Iterable[tuple[Any, list[pytest.Mark]]]:
     for node in reversed(item.listchain()):
         marks = [mark for mark in node.own_markers if mark.name in MARK_OF]
         if marks:
