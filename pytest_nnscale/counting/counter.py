@@ -1,0 +1,143 @@
+"""Counts what is dispatched inside a block, run for real, without changing what it does.
+
+Counts: every tensor operator of this thread and of the backward passes it starts, compiled code
+from its eager self. Does not see: other threads and processes (their use of torch is reported),
+the kernels inside one operator, work done outside torch.
+Error sources: an operator without a formula adds nothing to the FLOPs and is named.
+Reference: torch.utils.flop_counter.FlopCounterMode.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from contextlib import ExitStack
+from types import TracebackType
+
+import torch
+from torch import Tensor, nn
+
+from pytest_nnscale.counting.dispatch import CountingMode
+from pytest_nnscale.counting.ledger import Count as Count
+from pytest_nnscale.counting.ledger import Ledger
+from pytest_nnscale.counting.ledger import ModuleWork as ModuleWork
+from pytest_nnscale.counting.ledger import Uncounted as Uncounted
+from pytest_nnscale.counting.liveness import Liveness
+from pytest_nnscale.counting.modules import ModuleTracker, is_compiled, outermost
+from pytest_nnscale.counting.threads import threads_watched
+from pytest_nnscale.counting.writes import Writes
+from pytest_nnscale.errors import CannotMeasure
+from pytest_nnscale.preservation import Generators, Keepsake
+
+
+class Counter:
+    """A block of code that is counted while it runs; usable once.
+
+    With `preserve`, `restore()` undoes what the block did to tensors that existed before and to
+    the modules it called, from each module's first call on.
+    """
+
+    def __init__(self, *, preserve: bool = False) -> None:
+        self._preserve = preserve
+        self._ledger = Ledger()
+        self._liveness = Liveness()
+        self._writes = Writes(preserve=preserve)
+        self._modules = ModuleTracker(self._entered)
+        self._mode = CountingMode(
+            self._ledger, self._modules, self._liveness, self._writes, self._force_eager
+        )
+        self._known: dict[int, nn.Module] = {}
+        self._keepsakes: list[Keepsake] = []
+        self._generators: Generators | None = None
+        self._threads: dict[str, None] = {}
+        self._exits = ExitStack()
+        self._eager = False
+        self._count: Count | None = None
+        self._entered_once = False
+
+    @property
+    def roots(self) -> tuple[nn.Module, ...]:
+        """The outermost modules called inside, in order, each once."""
+        return outermost(self._modules.tops)
+
+    @property
+    def written(self) -> tuple[Tensor, ...]:
+        """The tensors that existed before and were written in place."""
+        return self._writes.tensors
+
+    def __enter__(self) -> Counter:
+        if self._entered_once:
+            raise RuntimeError("a Counter counts one block; make another one")
+        self._entered_once = True
+        if self._preserve:
+            self._generators = Generators()
+        with ExitStack() as entering:
+            entering.callback(self._liveness.close)
+            entering.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", message=r"Using `torch\.compile\(module\)` when")
+            entering.enter_context(threads_watched(self._threads))
+            entering.callback(self._modules.stop)
+            self._modules.start()
+            self._exits = entering.pop_all()
+            self._force_eager()
+            self._exits.enter_context(self._mode)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # The mode is innermost but for a stance that was taken later, on the first import of
+        # torch._dynamo: both are left in the order that they were entered in, reversed.
+        self._exits.close()
+        self._threads.update(self._modules.elsewhere)
+        self._count = self._ledger.close(
+            self._modules,
+            peak=self._liveness.peak,
+            forward_peak=self._mode.forward_peak,
+            at_peak=self._liveness.at_peak,
+            threads=tuple(self._threads),
+        )
+
+    def count(self) -> Count:
+        """Return what was counted; CannotMeasure before the block has ended."""
+        if self._count is None:
+            raise CannotMeasure("the counted block has not ended")
+        return self._count
+
+    def restore(self) -> None:
+        """Put back what the block changed, as far as `preserve` noted it."""
+        if not self._preserve:
+            raise CannotMeasure("nothing was kept to restore", remedy="Counter(preserve=True)")
+        self._writes.restore()
+        while self._keepsakes:
+            self._keepsakes.pop().restore()
+        if self._generators is not None:
+            self._generators.restore()
+            self._generators = None
+
+    def _force_eager(self) -> None:
+        """Have compiled code run as it was written, and its caches left alone."""
+        # Whoever has compiled something has imported this; importing it costs seconds.
+        if not self._eager and "torch._dynamo" in sys.modules:
+            self._eager = True
+            self._exits.enter_context(torch.compiler.set_stance("force_eager"))
+
+    def _entered(self, module: nn.Module) -> None:
+        self._force_eager()
+        if is_compiled(module) or id(module) in self._known:
+            return
+        new = [part for part in module.modules() if id(part) not in self._known]
+        self._known.update((id(part), part) for part in new)
+        paused, self._mode.paused = self._mode.paused, True
+        try:
+            for part in new:
+                for tensor in (*part._parameters.values(), *part._buffers.values()):
+                    if tensor is not None:
+                        self._liveness.existed(tensor, id(part))
+            if self._preserve:
+                self._keepsakes.append(Keepsake([module]))
+        finally:
+            self._mode.paused = paused

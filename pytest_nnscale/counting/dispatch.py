@@ -1,0 +1,182 @@
+"""The dispatch mode: sees each operator, lets it run, and books what it did."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass_type
+
+from pytest_nnscale.counting.coverage import Work, classify, is_kernel
+from pytest_nnscale.counting.formulas import formula_for
+from pytest_nnscale.counting.free import METADATA
+from pytest_nnscale.counting.ledger import Ledger
+from pytest_nnscale.counting.liveness import Liveness
+from pytest_nnscale.counting.modules import NOWHERE, ModuleTracker
+from pytest_nnscale.counting.writes import Writes, tensors_in
+
+_METADATA = frozenset(
+    overload
+    for name in METADATA
+    for packet in [getattr(torch.ops.aten, name)]
+    for overload in (getattr(packet, each) for each in packet.overloads())
+) | {torch.ops.prim.layout.default}
+
+
+class CountingMode(TorchDispatchMode):
+    """Books operators as they run; while `paused`, lets them pass."""
+
+    supports_higher_order_operators = True
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        modules: ModuleTracker,
+        liveness: Liveness,
+        writes: Writes,
+        on_operator: Callable[[], None],
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.paused = False
+        self._ledger, self._modules = ledger, modules
+        self._liveness, self._writes = liveness, writes
+        self._on_operator = on_operator
+        self._forward_peak: int | None = None
+        self._seeds = 0
+        self._peak_before_seeds = 0
+
+    @property
+    def forward_peak(self) -> int:
+        """The peak of live bytes before the first operator of a backward pass."""
+        return self._liveness.peak if self._forward_peak is None else self._forward_peak
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if self.paused:
+            return func(*args, **kwargs)
+        # A wrapper takes itself apart: the operators on its parts are what runs.
+        if func in _METADATA or any(_is_wrapper(kind) for kind in types):
+            return NotImplemented
+        self._on_operator()
+        if func is torch.ops.higher_order.cond:
+            return self._cond(*args)
+        if _is_composite(func) and formula_for(func) is None:
+            with self:
+                return func.decompose(*args, **kwargs)
+        return self._observe(func, args, kwargs)
+
+    def _cond(self, predicate: Any, if_true: Any, if_false: Any, operands: Any = ()) -> Any:
+        with self:
+            return if_true(*operands) if bool(predicate) else if_false(*operands)
+
+    def _observe(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        node = torch._C._current_autograd_node()
+        backward = node is not None
+        self._find_backward(func, kwargs, backward=backward)
+        inputs = [*tensors_in(args), *tensors_in(kwargs)]
+        owner = self._modules.owner(node)
+        if func is torch.ops.aten.lift_fresh.default:  # torch.tensor(...): made just now
+            self._liveness.made(inputs[0], owner)
+        self._writes.before(func, args, kwargs, self._liveness.is_inside)
+        self._writes.leaves(inputs, self._liveness.is_inside)
+        for tensor in inputs:
+            self._liveness.existed(tensor, NOWHERE)
+        out = func(*args, **kwargs)
+        self._liveness.settle()
+        outputs = list(tensors_in(out))
+        for tensor in outputs:
+            self._liveness.made(tensor, owner)
+        self._liveness.settle()
+        self._ledger.operators += 1
+        for tensor in (*inputs, *outputs):
+            self._ledger.devices.setdefault(tensor.device.type)
+        self._ledger.work(
+            owner,
+            backward=backward,
+            flops=self._flops(func, args, kwargs, out, owner, backward=backward),
+            kernels=int(is_kernel(func)),
+        )
+        return out
+
+    def _flops(
+        self,
+        func: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        out: Any,
+        owner: int,
+        *,
+        backward: bool,
+    ) -> int:
+        work, formula = classify(func), formula_for(func)
+        if work is Work.FREE:
+            return 0
+        name = _name(func)
+        remedy = f"register a formula: @pytest_nnscale.flop_formula(torch.ops.{_python_name(func)})"
+        if formula is not None:
+            try:
+                return int(formula(*args, **kwargs, out_val=out))
+            except Exception as error:  # a formula of anyone may raise anything
+                remedy = f"its formula raised {type(error).__name__}: {error}; mend the formula"
+        shapes = ", ".join(_shape(tensor) for tensor in tensors_in([args, kwargs]))
+        self._ledger.uncounted(name, owner, backward=backward, shapes=shapes, remedy=remedy)
+        return 0
+
+    def _find_backward(self, func: Any, kwargs: dict[str, Any], *, backward: bool) -> None:
+        """Tell the end of the forward; the ones that `backward()` starts from come after it."""
+        if backward:
+            if self._forward_peak is None:
+                peak = self._peak_before_seeds if self._seeds else self._liveness.peak
+                self._forward_peak = peak
+            self._ledger.backward = True
+            if self._seeds:
+                owner = NOWHERE
+                self._ledger.work(owner, backward=False, flops=0, kernels=-self._seeds)
+                self._ledger.work(owner, backward=True, flops=0, kernels=self._seeds)
+            self._seeds = 0
+        elif (
+            func is torch.ops.aten.ones_like.default
+            and kwargs.get("memory_format") is torch.preserve_format
+        ):
+            if not self._seeds:
+                self._peak_before_seeds = self._liveness.peak
+            self._seeds += 1
+        else:
+            self._seeds = 0
+
+
+@functools.cache
+def _is_composite(func: Any) -> bool:
+    # Seen whole under inference_mode only. Decompositions registered in Python are for tracing.
+    return isinstance(func, torch._ops.OpOverload) and bool(
+        torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+    )
+
+
+@functools.cache
+def _is_wrapper(kind: type) -> bool:
+    ours = issubclass(kind, Tensor) and not issubclass(kind, FakeTensor | FunctionalTensor)
+    return ours and is_traceable_wrapper_subclass_type(kind)
+
+
+def _name(func: Any) -> str:
+    return str(func.name()) if callable(getattr(func, "name", None)) else str(func)
+
+
+def _python_name(func: Any) -> str:
+    packet = getattr(func, "_overloadpacket", None)
+    return str(packet) if packet is not None else f"higher_order.{func}"
+
+
+def _shape(tensor: Tensor) -> str:
+    try:
+        return "x".join(str(int(size)) for size in tensor.shape) or "scalar"
+    except (RuntimeError, NotImplementedError, TypeError):
+        return "?"

@@ -1,0 +1,160 @@
+"""What was counted: plain data that outlives the run, and the book it is written from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pytest_nnscale.counting.modules import NOWHERE, ModuleTracker, outermost, places, type_of
+
+
+@dataclass(frozen=True, slots=True)
+class Uncounted:
+    """An operator without a formula: where it ran, how often, on what, and the one-line remedy."""
+
+    operator: str
+    module: str
+    module_type: str
+    calls: int
+    shapes: str
+    remedy: str
+    backward: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleWork:
+    """What one module did: by itself (`own_`), and with all below it (`total_`).
+
+    Memory is bytes alive at the peak of the whole run: what the module's weights hold, and what
+    was made while it ran.
+    """
+
+    path: str
+    type: str
+    own_flops: int
+    total_flops: int
+    own_kernels: int
+    total_kernels: int
+    own_memory: int
+    total_memory: int
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What a counted run did; holds no tensors. `forward_` is what ran outside backward passes.
+
+    `forward_memory_bytes` is the peak before the first backward operator. The row of `modules`
+    with the path "" is the whole; no operator at all means that nothing ran. `threads` were
+    started inside and used torch, which a counter does not see.
+    """
+
+    operators: int
+    flops: int
+    forward_flops: int
+    kernels: int
+    forward_kernels: int
+    memory_bytes: int
+    forward_memory_bytes: int
+    backward: bool
+    uncounted: tuple[Uncounted, ...]
+    modules: tuple[ModuleWork, ...]
+    devices: tuple[str, ...]
+    threads: tuple[str, ...]
+
+
+class Ledger:
+    """The book of a run: sums by owner and direction, written operator by operator."""
+
+    def __init__(self) -> None:
+        self.operators = 0
+        self.backward = False
+        self.devices: dict[str, None] = {}
+        self._flops: dict[tuple[int, bool], int] = {}
+        self._kernels: dict[tuple[int, bool], int] = {}
+        self._uncounted: dict[tuple[str, int, bool], tuple[int, str, str]] = {}
+
+    def work(self, owner: int, *, backward: bool, flops: int, kernels: int) -> None:
+        """Book what one operator did."""
+        key = (owner, backward)
+        if flops:
+            self._flops[key] = self._flops.get(key, 0) + flops
+        if kernels:
+            self._kernels[key] = self._kernels.get(key, 0) + kernels
+
+    def uncounted(
+        self, operator: str, owner: int, *, backward: bool, shapes: str, remedy: str
+    ) -> None:
+        """Book one call of an operator whose FLOPs are not known."""
+        key = (operator, owner, backward)
+        calls, shapes, remedy = self._uncounted.get(key, (0, shapes, remedy))
+        self._uncounted[key] = (calls + 1, shapes, remedy)
+
+    def close(
+        self,
+        tracker: ModuleTracker,
+        *,
+        peak: int,
+        forward_peak: int,
+        at_peak: Mapping[int, int],
+        threads: tuple[str, ...],
+    ) -> Count:
+        """Resolve owners to modules, and return the count."""
+        known = places(tracker)
+        return Count(
+            operators=self.operators,
+            flops=sum(self._flops.values()),
+            forward_flops=_forward(self._flops),
+            kernels=sum(self._kernels.values()),
+            forward_kernels=_forward(self._kernels),
+            memory_bytes=peak,
+            forward_memory_bytes=forward_peak,
+            backward=self.backward,
+            uncounted=tuple(
+                Uncounted(operator, *known.get(owner, ("", "")), calls, shapes, remedy, backward)
+                for (operator, owner, backward), (calls, shapes, remedy) in self._uncounted.items()
+            ),
+            modules=self._rows(tracker, known, at_peak),
+            devices=tuple(self.devices),
+            threads=threads,
+        )
+
+    def _rows(
+        self,
+        tracker: ModuleTracker,
+        known: Mapping[int, tuple[str, str]],
+        at_peak: Mapping[int, int],
+    ) -> tuple[ModuleWork, ...]:
+        roots = outermost(tracker.tops)
+        types = {"": type_of(roots[0]) if len(roots) == 1 else ""}
+        own: dict[str, list[int]] = {"": [0, 0, 0]}
+        for path, kind in known.values():
+            types.setdefault(path, kind)
+        for owner in tracker.called:
+            own.setdefault(known[owner][0], [0, 0, 0])
+        amounts = [(0, owner, n) for (owner, _), n in self._flops.items()]
+        amounts += [(1, owner, n) for (owner, _), n in self._kernels.items()]
+        amounts += [(2, owner, n) for owner, n in at_peak.items() if n]
+        for column, owner, amount in amounts:
+            path = known[owner][0] if owner != NOWHERE and owner in known else ""
+            own.setdefault(path, [0, 0, 0])[column] += amount
+        total: dict[str, list[int]] = {}
+        for path, mine in own.items():
+            for above in _with_ancestors(path):
+                sums = total.setdefault(above, [0, 0, 0])
+                for column in range(3):
+                    sums[column] += mine[column]
+        rows = []
+        for path in sorted(total, key=list(types).index):
+            mine, sums = own.get(path, [0, 0, 0]), total[path]
+            pairs = [value for pair in zip(mine, sums, strict=True) for value in pair]
+            rows.append(ModuleWork(path, types[path], *pairs))
+        return tuple(rows)
+
+
+def _forward(amounts: Mapping[tuple[int, bool], int]) -> int:
+    return sum(amount for (_, backward), amount in amounts.items() if not backward)
+
+
+def _with_ancestors(path: str) -> list[str]:
+    parts = path.split(".") if path else []
+    return [".".join(parts[:depth]) for depth in range(len(parts) + 1)]

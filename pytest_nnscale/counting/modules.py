@@ -1,0 +1,145 @@
+"""Which module is running, or made the autograd node that is.
+
+Counts as inside a module: what runs between its forward pre-hook and its forward hook, and later
+the backward of the autograd nodes made there. Nodes carry rising sequence numbers: the number at
+every entry and exit of a module is noted, and a node belongs to the module its number falls into.
+Error sources: a second-order backward belongs to no module, nor do gradient accumulations.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
+
+NOWHERE = 0  # the owner of what runs outside any module; other owners are ids of modules
+
+
+class ModuleTracker:
+    """Follows, by process-wide hooks, which module runs; needs no change to any module.
+
+    `entered` is called with each module before it runs, in the thread of `start`. Calls of
+    modules in other threads are only noted, by the name of the thread.
+    """
+
+    def __init__(self, entered: Callable[[nn.Module], None]) -> None:
+        self._entered = entered
+        self._home = threading.get_ident()
+        self._stacks: dict[int, list[nn.Module]] = {}
+        self._numbers: list[int] = []
+        self._owners: list[int] = []
+        self._handles: list[Any] = []
+        self.called: dict[int, nn.Module] = {}  # holds the modules, so that their ids stay theirs
+        self.callers: dict[int, int] = {}
+        self.tops: list[nn.Module] = []
+        self.elsewhere: dict[str, None] = {}
+
+    def start(self) -> None:
+        """Begin to follow."""
+        self._handles = [
+            register_module_forward_pre_hook(self._enter),
+            register_module_forward_hook(self._leave, always_call=True),
+        ]
+
+    def stop(self) -> None:
+        """Take the hooks off, whatever happened meanwhile."""
+        while self._handles:
+            self._handles.pop().remove()
+        self._stacks.clear()
+
+    def owner(self, node: Any) -> int:
+        """Return the id of the module that runs, or that made the autograd node which runs."""
+        stack = self._stacks.get(threading.get_ident())
+        if stack:  # also inside a backward: checkpointing runs the forward again there
+            return id(stack[-1])
+        if node is None:
+            return NOWHERE
+        position = bisect_right(self._numbers, node._sequence_nr()) - 1
+        # AccumulateGrad has the largest number there is, and lies behind the last exit.
+        return self._owners[position] if position >= 0 else NOWHERE
+
+    def _enter(self, module: nn.Module, _args: object) -> None:
+        if is_compiled(module):  # a shell: the module in it is called next
+            self._entered(module)
+            return
+        thread = threading.get_ident()
+        in_backward = torch._C._current_autograd_node() is not None
+        if thread != self._home and not in_backward:
+            self.elsewhere.setdefault(threading.current_thread().name)
+            return
+        stack = self._stacks.setdefault(thread, [])
+        if id(module) not in self.called:
+            self.called[id(module)] = module
+            self.callers[id(module)] = id(stack[-1]) if stack else NOWHERE
+        if not stack and not in_backward and all(module is not top for top in self.tops):
+            self.tops.append(module)
+        self._entered(module)
+        stack.append(module)
+        self._note(thread, id(module))
+
+    def _leave(self, module: nn.Module, _args: object, _output: object) -> None:
+        thread = threading.get_ident()
+        stack = self._stacks.get(thread, [])
+        if all(module is not running for running in stack):
+            return
+        while stack.pop() is not module:
+            pass  # left by an exception that is no Exception: torch runs no hooks then
+        self._note(thread, id(stack[-1]) if stack else NOWHERE)
+
+    def _note(self, thread: int, owner: int) -> None:
+        # Every thread numbers its nodes by itself; those of the forward are in the home thread.
+        if thread == self._home:
+            self._numbers.append(torch.autograd._get_sequence_nr())  # type: ignore[attr-defined]
+            self._owners.append(owner)
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Tell whether a module is the shell that torch.compile puts around another."""
+    return type(module).__name__ == "OptimizedModule" and hasattr(module, "_orig_mod")
+
+
+def outermost(tops: list[nn.Module]) -> tuple[nn.Module, ...]:
+    """Drop from modules those that are part of another of them."""
+    parts = {id(part) for top in tops for part in top.modules() if part is not top}
+    return tuple(top for top in tops if id(top) not in parts)
+
+
+def places(tracker: ModuleTracker) -> dict[int, tuple[str, str]]:
+    """Return path and type of every module under the roots, and of every other one called.
+
+    The only root has the path "", its parts the names that `named_modules` gives them, shared
+    ones the first. Several roots go by their types, a second of a type by "Type#2". A module that
+    is no registered part of a root hangs below the module that called it, by its type.
+    """
+    roots = outermost(tracker.tops)
+    found: dict[int, tuple[str, str]] = {}
+    taken: dict[str, int] = {}
+    for root in roots:
+        kind = type_of(root)
+        taken[kind] = taken.get(kind, 0) + 1
+        stem = kind if taken[kind] == 1 else f"{kind}#{taken[kind]}"
+        prefix = "" if len(roots) == 1 else stem
+        for name, module in root.named_modules():
+            parts = [prefix, *name.split(".")]
+            path = ".".join(part for part in parts if part and part != "_orig_mod")
+            found.setdefault(id(module), (path, type_of(module)))
+    for owner, module in tracker.called.items():
+        if owner not in found:
+            above = found.get(tracker.callers[owner], ("", ""))[0]
+            kind = type_of(module)
+            found[owner] = (f"{above}.{kind}" if above else kind, kind)
+    return found
+
+
+def type_of(module: nn.Module) -> str:
+    """Name the class of a module; of a scripted one the class it was scripted from."""
+    original = getattr(module, "original_name", None)
+    return original if isinstance(original, str) else type(module).__name__

@@ -1,0 +1,137 @@
+"""Tensors that existed before a run and are written during it, with what they held."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pytest_nnscale.preservation import set_version, version_of
+
+# These write the running statistics at these positions, though their schemas do not say so.
+_HIDDEN = {
+    "native_batch_norm": (3, 4),
+    "cudnn_batch_norm": (3, 4),
+    "miopen_batch_norm": (3, 4),
+    "batch_norm_gather_stats": (3, 4),
+    "batch_norm_gather_stats_with_counts": (3, 4),
+    "batch_norm_update_stats": (1, 2),
+}
+
+
+def tensors_in(values: object) -> Iterator[Tensor]:
+    """Give every tensor in nested lists, tuples and dicts."""
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from tensors_in(value)
+    elif isinstance(values, dict):
+        for value in values.values():
+            yield from tensors_in(value)
+
+
+class Writes:
+    """Notes which earlier tensors operators write; with `preserve` copies them before."""
+
+    def __init__(self, *, preserve: bool) -> None:
+        self._preserve = preserve
+        self._written: dict[int, _Before] = {}
+        self._copies: dict[int, tuple[Any, Any]] = {}
+        self._leaves: dict[int, tuple[Tensor, Tensor | None]] = {}
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Every tensor that existed before and was written, in the order of first writes."""
+        return tuple(before.tensor for before in self._written.values())
+
+    def before(
+        self,
+        func: Any,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        is_inside: Callable[[Tensor], bool],
+    ) -> None:
+        """Note what an operator that is about to run will write of what existed before."""
+        for position, name in _written_arguments(func):
+            value = args[position] if position < len(args) else kwargs.get(name)
+            for tensor in tensors_in(value):
+                if id(tensor) not in self._written and not is_inside(tensor):
+                    self._written[id(tensor)] = _Before(tensor)
+                    if self._preserve:
+                        self._copy(tensor)
+
+    def leaves(self, tensors: Iterable[Tensor], is_inside: Callable[[Tensor], bool]) -> None:
+        """Note the gradient that earlier leaves have before a backward pass changes it."""
+        for tensor in tensors:
+            known = not tensor.requires_grad or id(tensor) in self._leaves
+            if not known and tensor.is_leaf and not is_inside(tensor):
+                self._leaves[id(tensor)] = (tensor, tensor.grad)
+
+    def restore(self) -> None:
+        """Put back contents, geometry, gradients and version counters, and let go of them."""
+        with torch.no_grad():
+            for storage, copy in self._copies.values():
+                storage.copy_(copy)
+            for before in self._written.values():
+                before.restore()
+            for tensor, gradient in self._leaves.values():
+                if tensor.grad is not gradient:
+                    tensor.grad = gradient
+        self._copies.clear()
+        self._leaves.clear()
+
+    def _copy(self, tensor: Tensor) -> None:
+        try:
+            storage = tensor.untyped_storage()
+            if storage.device.type != "meta":
+                self._copies.setdefault(storage._cdata, (storage, storage.clone()))
+        except (RuntimeError, NotImplementedError):
+            pass  # sparse and opaque tensors have no storage of their own
+
+
+class _Before:
+    """A tensor as it was before it was written."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self._version = version_of(tensor)
+        self._tracked = tensor.grad_fn is not None
+        self._geometry = _geometry(tensor)
+
+    def restore(self) -> None:
+        tensor = self.tensor
+        if tensor.grad_fn is not None and not self._tracked and not tensor._is_view():
+            tensor.detach_()
+        if self._geometry is not None and _geometry(tensor) != self._geometry:
+            storage, offset, size, stride = self._geometry
+            tensor.set_(storage, offset, size, stride)
+        set_version(tensor, self._version)
+
+
+def _geometry(tensor: Tensor) -> tuple[Any, int, torch.Size, tuple[int, ...]] | None:
+    try:
+        return (
+            tensor.untyped_storage(),
+            int(tensor.storage_offset()),
+            tensor.size(),
+            tensor.stride(),
+        )
+    except (RuntimeError, NotImplementedError):
+        return None
+
+
+@functools.cache
+def _written_arguments(func: Any) -> tuple[tuple[int, str], ...]:
+    schema = getattr(func, "_schema", None)
+    if schema is None:
+        return ()
+    hidden = _HIDDEN.get(str(schema.name).removeprefix("aten::"), ())
+    return tuple(
+        (position, argument.name)
+        for position, argument in enumerate(schema.arguments)
+        if position in hidden or (argument.alias_info is not None and argument.alias_info.is_write)
+    )
