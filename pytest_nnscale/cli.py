@@ -55,7 +55,10 @@ def profile(
         model = model.to(device).train(phase == "training")
         with _progress(target, quiet=json):
             found = measure(
-                model, args, phase=phase, metrics=metrics or None  # type: ignore[arg-type]
+                model,
+                args,
+                phase=phase,
+                metrics=metrics or None,  # type: ignore[arg-type]
             )
     except (BadOption, BadWorkload, CannotMeasure) as error:
         _stop(str(error))
@@ -114,7 +117,9 @@ def _progress(target: str, *, quiet: bool) -> Any:
     from rich.console import Console
 
     console = Console(stderr=True)
-    return nullcontext() if quiet or not console.is_terminal else console.status(f"profiling {target}")
+    return (
+        nullcontext() if quiet or not console.is_terminal else console.status(f"profiling {target}")
+    )
 
 
 def _stop(message: str) -> None:

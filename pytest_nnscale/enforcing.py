@@ -61,9 +61,7 @@ def judge_test(item: pytest.Item, budgets: Sequence[Budget], options: Options) -
                 return Judged(judge_observation(budgets, observation, effort))
         verdicts, rest = (), list(budgets)
         reason, remedy = _NEVER_RAN, _RUN_A_MODEL
-    blamed = [
-        never_measured(budget, reason=reason, remedy=remedy) for budget in rest if budget.own
-    ]
+    blamed = [never_measured(budget, reason=reason, remedy=remedy) for budget in rest if budget.own]
     idle = tuple(dict.fromkeys(budget.origin for budget in rest if not budget.own))
     return Judged((*verdicts, *blamed), idle)
 

@@ -81,9 +81,7 @@ class NnscaleCaller:
         ]
         self._judge(judged, observation)
         self.calls += 1
-        return profiling.profile_of(
-            observation, profiling.EXACT if runs else profiling.STRUCTURAL
-        )
+        return profiling.profile_of(observation, profiling.EXACT if runs else profiling.STRUCTURAL)
 
     def _observe(self, workload: Workload) -> tuple[Any, Observation]:
         from pytest_nnscale.counting.counter import Counter

@@ -10,9 +10,7 @@ from pytest_nnscale.budget import Budget
 from pytest_nnscale.options import Options
 
 if TYPE_CHECKING:
-    from pytest_nnscale.collecting import Collection
-    from pytest_nnscale.fixtures import NnscaleCaller
-    from pytest_nnscale.tally import Tally
+    pass
 
 OPTIONS = pytest.StashKey[Options]()
 BUDGETS = pytest.StashKey[tuple[Budget, ...]]()

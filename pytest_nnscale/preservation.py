@@ -194,7 +194,7 @@ def set_version(tensor: Tensor, version: int | None) -> None:
 def _is_uninitialised(tensor: object) -> bool:
     from torch.nn.parameter import is_lazy
 
-    return bool(is_lazy(tensor))
+    return bool(is_lazy(tensor))  # type: ignore[arg-type]
 
 
 def _same_place(tensor: Tensor, data: Tensor) -> bool:

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def measure_params(
-    modules: Sequence[torch.nn.Module], *, trainable: bool = False
-) -> Measurement:
+def measure_params(modules: Sequence[torch.nn.Module], *, trainable: bool = False) -> Measurement:
     """Count the parameters of some models together; `trainable` those that need a gradient."""
     tensors, unopened = stored_tensors(modules)
     counted = [

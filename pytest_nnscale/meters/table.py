@@ -31,7 +31,7 @@ def measure(
     phase: Phase = "inference",
     quantile: float | None = None,
     trainable: bool = False,
-    effort: Effort = Effort(),  # noqa: B008 - frozen
+    effort: Effort = Effort(),
 ) -> Measurement:
     """Measure one metric of a workload that was observed; never raises for what cannot be."""
     seen = observation
@@ -86,6 +86,4 @@ def _structural(
 
 
 def _nothing(metric: Metric, seen: Observation) -> Measurement:
-    return Measurement.nothing(
-        metric, reason=seen.reason, remedy=seen.remedy, subject=seen.subject
-    )
+    return Measurement.nothing(metric, reason=seen.reason, remedy=seen.remedy, subject=seen.subject)

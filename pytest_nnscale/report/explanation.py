@@ -48,7 +48,11 @@ def _fact(verdict: Verdict) -> str:
     if verdict.outcome is Outcome.UNMEASURED:
         known = f"; counted so far {format_quantity(found.value, dimension)}" if found.value else ""
         return f"could not be measured, budget {limit}{known}: {found.reason}"
-    if verdict.outcome is Outcome.INCONCLUSIVE and found.lower is not None and found.upper is not None:
+    if (
+        verdict.outcome is Outcome.INCONCLUSIVE
+        and found.lower is not None
+        and found.upper is not None
+    ):
         low, high = format_pair(found.lower, found.upper, dimension)
         return f"takes between {low} and {high}, budget {limit}: inconclusive"
     value, limit = format_pair(found.value or 0, budget.limit, dimension)
@@ -73,7 +77,9 @@ def _paragraph(verdict: Verdict, verbosity: int, *, several_calls: bool) -> Iter
     if verdict.outcome is Outcome.OVER:
         if not verdict.budget.own:
             yield f"  the budget comes from {verdict.budget.origin}"
-        more = "" if verbosity >= 2 or not found.shares else ", or see every module with: pytest -vv"
+        more = (
+            "" if verbosity >= 2 or not found.shares else ", or see every module with: pytest -vv"
+        )
         yield f"  make the model smaller, or raise the budget{more}"
     elif found.remedy:
         yield f"  {found.remedy}"
@@ -105,7 +111,11 @@ def largest(shares: Sequence[Share], verbosity: int = 0) -> list[Share]:
     few, most = (3, 5) if verbosity <= 0 else (8, 10)
     rows = _opened(by_path[""], shares) if "" in by_path else list(shares)
     while len(rows) < few:
-        openable = [row for row in rows if row.path and len(_opened(row, shares)) > 1 or _single(row, shares)]
+        openable = [
+            row
+            for row in rows
+            if (row.path and len(_opened(row, shares)) > 1) or _single(row, shares)
+        ]
         if not openable:
             break
         row = max(openable, key=lambda share: share.total)

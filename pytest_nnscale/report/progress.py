@@ -31,8 +31,7 @@ def announcer(config: pytest.Config) -> Announcer:
         if capture is None:
             yield
             return
-        with capture.global_and_fixture_disabled():
-            with Console(stderr=True).status(text):
-                yield
+        with capture.global_and_fixture_disabled(), Console(stderr=True).status(text):
+            yield
 
     return announce

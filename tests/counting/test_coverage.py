@@ -1,0 +1,169 @@
+"""Every operator is counted, free or unknown; what could contract is never free."""
+
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_nnscale.counting.counter import Counter
+from pytest_nnscale.counting.coverage import Work, classify, is_kernel
+from pytest_nnscale.counting.free import FREE, FREE_ELSEWHERE, METADATA, NO_KERNEL
+
+CONTRACTS = re.compile(
+    r"mm(?!y)|matmul|conv(?!ert)|lstm|gru|rnn|linear|attention|sdp|einsum|dot|mv|inner|outer|kron"
+    r"|bilinear(?!2d)|trilinear(?!3d)|cdist|pdist|fft|linalg|lu_solve|lu_factor|cholesky|lstsq|svd"
+    r"|eig|inverse|solve|slogdet|geqrf|ormqr|matrix|multi_head|encoder"
+)
+# Named like a contraction, and none: a cross product of vectors in 3-D, views, elementwise...
+HARMLESS = {
+    "linalg_cross", "linalg_diagonal", "linalg_vector_norm", "matrix_H", "slice_inverse",
+    "mvlgamma", "mvlgamma_", "_fused_sdp_choice",
+}  # fmt: skip
+
+
+def aten_overloads():
+    names = {schema.name for schema in torch._C._jit_get_all_schemas()}
+    for name in sorted(name for name in names if name.startswith("aten::")):
+        packet = getattr(torch.ops.aten, name.removeprefix("aten::"), None)
+        for overload in packet.overloads() if packet is not None else ():
+            yield getattr(packet, overload)
+
+
+def test_no_operator_that_could_contract_is_free():
+    """Walking all of aten: what is named like a contraction is counted or unknown."""
+    suspicious = {
+        name
+        for func in aten_overloads()
+        for name in [str(func._schema.name).removeprefix("aten::")]
+        if classify(func) is Work.FREE and CONTRACTS.search(name) and name not in HARMLESS
+    }
+    assert suspicious == set()
+
+
+def test_every_name_in_the_tables_is_an_operator():
+    """A misspelt name in a table of free operators would protect nothing."""
+    unknown = [n for n in sorted(FREE | NO_KERNEL | METADATA) if not hasattr(torch.ops.aten, n)]
+    assert unknown == []
+
+
+def test_operators_of_other_libraries_are_unknown_but_for_a_stated_few():
+    """Box arithmetic of torchvision is free; its deformable convolution is not."""
+    pytest.importorskip("torchvision")
+    assert classify(torch.ops.torchvision.nms.default) is Work.FREE
+    assert classify(torch.ops.torchvision.deform_conv2d.default) is Work.UNKNOWN
+    assert classify(torch.ops.quantized.linear.default) is Work.UNKNOWN
+    assert "torchvision::roi_align" in FREE_ELSEWHERE
+
+
+@pytest.mark.parametrize(
+    ("func", "computes"),
+    [
+        (torch.ops.aten.view.default, False),
+        (torch.ops.aten.detach.default, False),
+        (torch.ops.aten.empty.memory_format, False),
+        (torch.ops.aten.t.default, False),
+        (torch.ops.aten.add.Tensor, True),
+        (torch.ops.aten.zeros.default, True),
+        (torch.ops.aten.clone.default, True),
+        (torch.ops.aten.mm.default, True),
+    ],
+)
+def test_views_and_allocations_are_no_kernels(func, computes):
+    """A kernel computes something: no view, no metadata, no bare allocation."""
+    assert is_kernel(func) is computes
+
+
+def unknown_in(module, *inputs):
+    with torch.no_grad(), Counter() as counter:
+        module(*inputs)
+    return counter.count().uncounted
+
+
+class Wrapped(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *args):
+        return self.inner(*args)
+
+
+def test_lstm_is_unknown_and_names_its_module():
+    """A fused LSTM has no formula: it is named, with its place and its one-line remedy."""
+    lstm = Wrapped(nn.LSTM(4, 8))
+    (unknown,) = unknown_in(lstm, torch.randn(3, 2, 4))
+    assert unknown.operator == "aten::mkldnn_rnn_layer"
+    assert (unknown.module, unknown.module_type, unknown.calls) == ("inner", "LSTM", 1)
+    assert unknown.shapes.startswith("3x2x4, ")
+    assert unknown.remedy == (
+        "register a formula: @pytest_nnscale.flop_formula(torch.ops.aten.mkldnn_rnn_layer)"
+    )
+
+
+def test_encoder_layer_takes_its_fused_path_and_is_unknown():
+    """Counting does not push an eval encoder layer off the fused path that it takes uncounted."""
+    layer = nn.TransformerEncoderLayer(8, 2, batch_first=True).eval()
+    (unknown,) = unknown_in(layer, torch.randn(2, 3, 8))
+    assert unknown.operator == "aten::_transformer_encoder_layer_fwd"
+
+
+def test_deformable_convolution_is_unknown():
+    """torchvision's deformable convolution contracts, and has no formula yet."""
+    ops = pytest.importorskip("torchvision.ops")
+    (unknown,) = unknown_in(
+        ops.DeformConv2d(3, 4, 3), torch.randn(1, 3, 8, 8), torch.randn(1, 18, 6, 6)
+    )
+    assert unknown.operator == "torchvision::deform_conv2d"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_dynamically_quantised_linear_is_unknown():
+    """Packed weights hide behind an operator without a formula."""
+    model = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(4, 4)), {nn.Linear})
+    operators = {unknown.operator for unknown in unknown_in(model, torch.randn(2, 4))}
+    assert operators == {"quantized::linear_dynamic"}
+
+
+@torch.library.custom_op("nnscale_tests::opaque", mutates_args=())
+def opaque(x: torch.Tensor) -> torch.Tensor:
+    return x @ x
+
+
+def test_custom_operator_is_unknown_each_call_counted():
+    """Any custom operator may contract; calls are added up, backward ones apart."""
+    found = unknown_in(lambda x: opaque(opaque(x)), torch.randn(3, 3))
+    assert [(u.operator, u.calls, u.shapes, u.backward) for u in found] == [
+        ("nnscale_tests::opaque", 2, "3x3", False)
+    ]
+
+
+def test_common_layers_leave_nothing_unknown():
+    """Norms, pools, activations, embeddings, losses and an optimiser step are known to be free."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.GroupNorm(2, 8),
+        nn.InstanceNorm2d(8),
+        nn.GELU(),
+        nn.Hardswish(),
+        nn.SiLU(),
+        nn.PReLU(),
+        nn.MaxPool2d(2),
+        nn.AvgPool2d(2),
+        nn.Upsample(scale_factor=2, mode="bilinear"),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.LayerNorm(32),
+        nn.RMSNorm(32),
+        nn.Dropout(0.5),
+        nn.Linear(32, 5),
+    )
+    optimizers = [torch.optim.Adam(model.parameters()), torch.optim.SGD(model.parameters(), 0.1)]
+    with Counter() as counter:
+        for loss in (nn.CrossEntropyLoss(), nn.MultiMarginLoss()):
+            loss(model(torch.randn(2, 3, 8, 8)), torch.tensor([1, 2])).backward()
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+    assert counter.count().uncounted == ()
