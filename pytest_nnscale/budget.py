@@ -46,7 +46,7 @@ class Budget:
     @property
     def qualifiers(self) -> str:
         """The part of the key that is not the default, as text: "training, p95"."""
-        parts = []
+        parts: list[str] = []
         if self.phase != "inference":
             parts.append(self.phase)
         if self.device is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pytest_nnscale.budget import Phase
 from pytest_nnscale.errors import BadOption, BadWorkload, CannotMeasure
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def profile(
         typer.Option(metavar="SHAPE", help="an input's shape, 1,3,224,224; once for each input"),
     ] = None,
     dtype: Annotated[str, typer.Option(help="dtype of the inputs; integers are zeros")] = "float32",
-    phase: Annotated[str, typer.Option(help="inference or training")] = "inference",
+    phase: Annotated[Phase, typer.Option(help="inference or training")] = "inference",
     device: Annotated[str, typer.Option(help="where to put the model and its inputs")] = "cpu",
     metrics: Annotated[
         str, typer.Option(help="what to measure, such as flops,latency; the exact ones if empty")
@@ -58,7 +59,7 @@ def profile(
                 model,
                 args,
                 phase=phase,
-                metrics=metrics or None,  # type: ignore[arg-type]
+                metrics=metrics or None,
             )
     except (BadOption, BadWorkload, CannotMeasure) as error:
         _stop(str(error))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
 from pytest_nnscale.budget import Budget
 from pytest_nnscale.options import Options
+from pytest_nnscale.tally import Tally
 
 if TYPE_CHECKING:
-    pass
+    from pytest_nnscale.fixtures import NnscaleCaller
+
+    _Caller: TypeAlias = NnscaleCaller
+else:
+    _Caller = object  # the fixture's room imports this one
 
 OPTIONS = pytest.StashKey[Options]()
 BUDGETS = pytest.StashKey[tuple[Budget, ...]]()
-COLLECTION = pytest.StashKey["Collection"]()
-CALLER = pytest.StashKey["NnscaleCaller"]()
-TALLY = pytest.StashKey["Tally"]()
+CALLER = pytest.StashKey[_Caller]()
+TALLY = pytest.StashKey[Tally]()

@@ -106,11 +106,11 @@ def _number(text: str, *, above: float, below: float, meaning: str) -> float:
 
 
 def _option(
-    default: Any, parse: Callable[[Any], Any], help: str, *, repeats: str = "", metavar: str
+    default: Any, parse: Callable[[Any], Any], meaning: str, *, repeats: str = "", metavar: str
 ) -> Any:
     return field(
         default=default,
-        metadata={"parse": parse, "help": help, "ini": repeats or "string", "metavar": metavar},
+        metadata={"parse": parse, "help": meaning, "ini": repeats or "string", "metavar": metavar},
     )
 
 

@@ -71,7 +71,7 @@ def pytest_configure_node(node: Any) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any, error: object) -> None:
+def pytest_testnodedown(node: Any) -> None:
     told = getattr(node, "workeroutput", {}).get("nnscale")
     if told is not None:
         node.config.stash[keys.TALLY].learn(json.loads(told))
@@ -144,7 +144,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.USAGE_ERROR
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")
         if reporter is None:
-            print(_mistakes_text(tally.mistakes), file=sys.stderr)
+            sys.stderr.write(f"{_mistakes_text(tally.mistakes)}\n")
     elif tally.vain_origins and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

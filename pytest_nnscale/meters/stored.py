@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +64,7 @@ def _unpacked(module: torch.nn.Module) -> Iterator[torch.Tensor]:
         yield from _open(pack)
 
 
-def _open(pack: torch.ScriptObject) -> Iterator[torch.Tensor]:
+def _open(pack: Any) -> Iterator[torch.Tensor]:
     kind = pack._type().qualified_name()
     if kind.endswith("LinearPackedParamsBase"):
         yield from _present(*_linear(pack))

@@ -55,8 +55,8 @@ def _fact(verdict: Verdict) -> str:
     ):
         low, high = format_pair(found.lower, found.upper, dimension)
         return f"takes between {low} and {high}, budget {limit}: inconclusive"
-    value, limit = format_pair(found.value or 0, budget.limit, dimension)
-    return f"needs {value}{_interval(found)}, budget {limit}"
+    needs, limit = format_pair(found.value or 0, budget.limit, dimension)
+    return f"needs {needs}{_interval(found)}, budget {limit}"
 
 
 def _interval(found: Measurement) -> str:

@@ -11,9 +11,9 @@ from pytest_nnscale.counting.coverage import Work, classify, is_kernel
 from pytest_nnscale.counting.free import FREE, FREE_ELSEWHERE, METADATA, NO_KERNEL
 
 CONTRACTS = re.compile(
-    r"mm(?!y)|matmul|conv(?!ert)|lstm|gru|rnn|linear|attention|sdp|einsum|dot|mv|inner|outer|kron"
-    r"|bilinear(?!2d)|trilinear(?!3d)|cdist|pdist|fft|linalg|lu_solve|lu_factor|cholesky|lstsq|svd"
-    r"|eig|inverse|solve|slogdet|geqrf|ormqr|matrix|multi_head|encoder"
+    r"mm(?![aeiouy])|matmul|conv(?!ert)|lstm|gru|rnn|(?<![bi]i)(?<!tr)(?<!sample_)linear|attention|sdp|einsum|dot|mv|inner|outer|kron"
+    r"|(?<!sample_)bilinear|(?<!sample_)trilinear|cdist|pdist|fft|linalg|lu_solve|lu_factor|cholesky|lstsq|svd"
+    r"|eig[hv]|linalg_eig|inverse|(?<!re)solve|slogdet|geqrf|ormqr|matrix|multi_head|encoder"
 )
 # Named like a contraction, and none: a cross product of vectors in 3-D, views, elementwise...
 HARMLESS = {

@@ -183,5 +183,5 @@ def test_second_formula_for_an_operator_is_refused():
 @pytest.mark.parametrize("nonsense", [torch.matmul, "aten::mm", 3])
 def test_formula_for_what_is_no_operator_is_refused(nonsense):
     """Only operators of torch.ops have formulas."""
-    with pytest.raises(BadWorkload, match="torch.ops"):
+    with pytest.raises(BadWorkload, match=r"torch\.ops"):
         pytest_nnscale.flop_formula(nonsense)
