@@ -48,7 +48,7 @@ ROOMS: dict[str, set[str]] = {
     "baseline": {"budget", "measurement", "units", "errors"},
     "ab": {"budget", "measurement", "units", "errors"},
     "cli": {"errors", "budget", "measurement", "units"},
-    "keys": {"budget", "options"},
+    "keys": {"budget", "options", "tally"},
     "failure": {"errors"},
     "collecting": {"budget", "errors", "marks", "options"},
     "body": {"observation", "errors"},

@@ -19,7 +19,7 @@ CONTRACTS = re.compile(
 INTERPOLATES = re.compile(r"_?upsample_")
 HARMLESS = {
     "linalg_cross", "linalg_diagonal", "linalg_vector_norm", "linalg__powsum", "matrix_H",
-    "slice_inverse", "mvlgamma", "mvlgamma_", "_fused_sdp_choice",
+    "_linalg_check_errors", "slice_inverse", "mvlgamma", "mvlgamma_", "_fused_sdp_choice",
 }  # fmt: skip
 
 

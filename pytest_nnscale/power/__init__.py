@@ -1,0 +1,1 @@
+"""Energy counters: one small file each, behind one protocol."""
