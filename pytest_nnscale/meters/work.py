@@ -89,6 +89,8 @@ def _shares(metric: Metric, count: Count) -> tuple[Share, ...]:
 
 def _describe(unknown: Uncounted) -> str:
     times = "once" if unknown.calls == 1 else f"{unknown.calls} times"
-    where = unknown.module or "outside any module"
-    kind = f" ({unknown.module_type})" if unknown.module_type else ""
-    return f"no formula for {unknown.operator} in {where}{kind}, called {times}"
+    if unknown.module:
+        where = f"in {unknown.module} ({unknown.module_type})"
+    else:
+        where = f"in {unknown.module_type} itself" if unknown.module_type else "outside any module"
+    return f"no formula for {unknown.operator} {where}, called {times}"

@@ -26,13 +26,13 @@ def budget_table(
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("used", "measured / limit"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("budget", no_wrap=True)
     table.add_column("test", overflow="fold")
-    for heading in ("budget", "measured", "limit", "used"):
-        table.add_column(heading, justify="right" if heading != "budget" else "left", no_wrap=True)
-    table.add_column("")
     ordered = sorted(verdicts, key=lambda row: -_used(row[1]))
     for nodeid, verdict in ordered if everything else ordered[:_SHOWN]:
-        table.add_row(_escape(nodeid), title(verdict.budget), *_cells(verdict))
+        table.add_row(*_cells(verdict), title(verdict.budget), _escape(nodeid))
     lines = _render(table, width)
     if not everything and len(ordered) > _SHOWN:
         lines.append(f"... and {len(ordered) - _SHOWN} more: pytest -v shows all")
@@ -41,17 +41,28 @@ def budget_table(
 
 def _used(verdict: Verdict) -> float:
     value = verdict.measurement.value
-    return float("inf") if value is None else value / verdict.budget.limit
+    unknown = verdict.outcome is Outcome.UNMEASURED
+    return float("inf") if unknown or value is None else value / verdict.budget.limit
 
 
-def _cells(verdict: Verdict) -> tuple[str, str, str, str]:
+def _cells(verdict: Verdict) -> tuple[str, str]:
+    """Return the used share, or the outcome where there is none, and both numbers."""
     budget, found = verdict.budget, verdict.measurement
-    said = "" if verdict.outcome is Outcome.WITHIN else verdict.outcome.value
+    dimension = budget.metric.dimension
     if found.value is None:
-        return "-", format_quantity(budget.limit, budget.metric.dimension), "-", said
-    value, limit = format_pair(found.value, budget.limit, budget.metric.dimension)
+        return verdict.outcome.value, f"- / {format_quantity(budget.limit, dimension)}"
     at_least = ">= " if found.upper is None else ""
-    return at_least + value, limit, at_least + format_percent(found.value, budget.limit), said
+    if 1e-3 < found.value / budget.limit < 1e3:
+        value, limit = format_pair(found.value, budget.limit, dimension)
+        if value.rpartition(" ")[2] == limit.rpartition(" ")[2] and " " in value:
+            value = value.rpartition(" ")[0]  # one unit is said once
+    else:
+        value = format_quantity(found.value, dimension)
+        limit = format_quantity(budget.limit, dimension)
+    share = at_least + format_percent(found.value, budget.limit)
+    if verdict.outcome in (Outcome.UNMEASURED, Outcome.INCONCLUSIVE):
+        share = verdict.outcome.value
+    return share, f"{at_least}{value} / {limit}"
 
 
 def profile_table(profile: Profile, *, width: int = 80, depth: int | None = 2) -> str:

@@ -125,6 +125,33 @@ def test_wrapper_tensors_count_as_what_their_parts_do():
     assert counted(lambda: x @ x).flops == 2 * (2 * 64)
 
 
+def test_fake_tensors_count_like_real_ones():
+    """Under FakeTensorMode nothing is computed, and the count is the same."""
+    from torch._subclasses import FakeTensorMode
+
+    model, x = nn.Linear(4, 4), torch.randn(2, 4)
+    real = counted(lambda: model(x))
+    with FakeTensorMode():
+        model, x = nn.Linear(4, 4), torch.randn(2, 4)
+        fake = counted(lambda: model(x))
+    assert (fake.flops, fake.kernels) == (real.flops, real.kernels)
+    assert fake.memory_bytes == real.memory_bytes
+
+
+def test_functorch_transforms_are_seen_through():
+    """vmap and grad dispatch what they batch and differentiate."""
+    count = counted(lambda: torch.func.vmap(lambda a: a @ a)(torch.randn(3, 4, 4)))
+    assert (count.flops, count.uncounted) == (3 * 2 * 64, ())
+
+
+def test_nested_counters_count_the_same():
+    """An inner counter hides nothing from an outer one."""
+    model, x = nn.Linear(4, 4), torch.randn(2, 4)
+    with Counter() as outer, Counter() as inner:
+        model(x)
+    assert outer.count() == inner.count()
+
+
 def test_autocast_counts_the_same_products():
     """Mixed precision adds casts, not contractions."""
 
