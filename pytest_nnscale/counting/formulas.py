@@ -164,3 +164,13 @@ def _attention_backward(
     gradient: Shape, query: Shape, key: Shape, value: Shape, *_args: Any, **_: Any
 ) -> int:
     return int(flop_counter.sdpa_backward_flop_count(gradient, query, key, value))
+
+
+@_ours(_aten._native_multi_head_attention)
+def _multi_head(
+    query: Shape, key: Shape, value: Shape, width: int, _heads: int, *_args: Any, **_: Any
+) -> int:
+    # Four projections of width x width, and attention in between, whatever the number of heads.
+    (batch, targets, _), sources = query, key[1]
+    projections = 2 * batch * width * width * (targets + sources + value[1] + targets)
+    return projections + 2 * 2 * batch * targets * sources * width

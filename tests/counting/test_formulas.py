@@ -185,3 +185,19 @@ def test_formula_for_what_is_no_operator_is_refused(nonsense):
     """Only operators of torch.ops have formulas."""
     with pytest.raises(BadWorkload, match=r"torch\.ops"):
         pytest_nnscale.flop_formula(nonsense)
+
+
+def test_attention_counts_the_same_fused_and_unfused():
+    """Under no_grad MultiheadAttention is one operator; its count is that of its parts."""
+    attention = nn.MultiheadAttention(16, 4, batch_first=True).eval()
+    x = torch.rand(2, 5, 16)
+
+    def flops(*, grad):
+        with torch.set_grad_enabled(grad), Counter() as counter:
+            attention(x, x, x, need_weights=False)
+        count = counter.count()
+        assert count.uncounted == ()
+        return count.flops
+
+    closed_form = 2 * 2 * 5 * 16 * 16 * 4 + 2 * 2 * 2 * 5 * 5 * 16
+    assert flops(grad=False) == flops(grad=True) == closed_form
