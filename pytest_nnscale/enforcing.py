@@ -71,7 +71,10 @@ def enforce(item: pytest.Item, verdicts: Sequence[Verdict], options: Options) ->
     verbosity = item.config.get_verbosity()
     red = [verdict for verdict in verdicts if _is_red(verdict, options)]
     if red:
-        raise BudgetExceeded(explain(red, verbosity=verbosity), pytrace=False)
+        several = len({verdict.call for verdict in verdicts if verdict.call}) > 1
+        raise BudgetExceeded(
+            explain(red, verbosity=verbosity, several_calls=several), pytrace=False
+        )
     undecided = [v for v in verdicts if v.outcome is Outcome.INCONCLUSIVE]
     for verdict in undecided:
         item.warn(

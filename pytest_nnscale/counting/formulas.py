@@ -171,6 +171,6 @@ def _multi_head(
     query: Shape, key: Shape, value: Shape, width: int, _heads: int, *_args: Any, **_: Any
 ) -> int:
     # Four projections of width x width, and attention in between, whatever the number of heads.
-    (batch, targets, _), sources = query, key[1]
+    batch, targets, sources = query[0], query[1], key[1]
     projections = 2 * batch * width * width * (targets + sources + value[1] + targets)
     return projections + 2 * 2 * batch * targets * sources * width

@@ -57,11 +57,14 @@ def _unpacked(module: torch.nn.Module) -> Iterator[torch.Tensor]:
     """
     import torch
 
-    for name in vars(module):
-        pack = vars(module)[name]
-        if not isinstance(pack, torch.ScriptObject):
-            continue
-        yield from _open(pack)
+    if isinstance(module, torch.jit.ScriptModule):
+        # Its attributes live in C++; `_packed_params` is the name that torch.ao packs under.
+        kept = [getattr(module, "_packed_params", None)]
+    else:
+        kept = list(vars(module).values())
+    for pack in kept:
+        if isinstance(pack, torch.ScriptObject):
+            yield from _open(pack)
 
 
 def _open(pack: Any) -> Iterator[torch.Tensor]:

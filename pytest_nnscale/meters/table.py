@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_nnscale.budget import Phase
@@ -43,27 +43,43 @@ def measure(
         from pytest_nnscale.meters.work import measure_work
 
         return measure_work(metric, seen.count, phase, subject=seen.subject, notes=seen.notes)
+    if seen.count is not None and seen.count.backward != (phase == "training"):
+        # A repeat does all that the body does: its time is that of no other phase.
+        did = "runs a backward pass" if seen.count.backward else "runs no backward pass"
+        right = "training" if seen.count.backward else "inference"
+        return Measurement.nothing(
+            metric,
+            reason=f"phase={phase!r}, but what would be repeated {did}",
+            remedy=f"say phase={right!r}, or use the fixture",
+            subject=seen.subject,
+        )
+    with seen.guard():
+        return replace(_sample(metric, seen, quantile, effort), subject=seen.subject)
+
+
+def _sample(
+    metric: Metric, seen: Observation, quantile: float | None, effort: Effort
+) -> Measurement:
     if seen.repeat is None:
         return _nothing(metric, seen)
-    with seen.guard():
-        if metric is Metric.LATENCY:
-            from pytest_nnscale.meters.latency import measure_latency
+    if metric is Metric.LATENCY:
+        from pytest_nnscale.meters.latency import measure_latency
 
-            return measure_latency(
-                seen.repeat,
-                quantile=0.5 if quantile is None else quantile,
-                confidence=effort.confidence,
-                max_time_s=effort.max_time_s,
-                device=seen.device,
-            )
-        from pytest_nnscale.meters.energy import measure_energy
-
-        return measure_energy(
+        return measure_latency(
             seen.repeat,
-            device=seen.device,
+            quantile=0.5 if quantile is None else quantile,
             confidence=effort.confidence,
             max_time_s=effort.max_time_s,
+            device=seen.device,
         )
+    from pytest_nnscale.meters.energy import measure_energy
+
+    return measure_energy(
+        seen.repeat,
+        device=seen.device,
+        confidence=effort.confidence,
+        max_time_s=effort.max_time_s,
+    )
 
 
 def _structural(

@@ -10,11 +10,10 @@ from pytest_nnscale.measurement import Measurement, Share
 from pytest_nnscale.units import format_pair, format_percent, format_quantity
 
 
-def explain(verdicts: Sequence[Verdict], *, verbosity: int = 0) -> str:
+def explain(verdicts: Sequence[Verdict], *, verbosity: int = 0, several_calls: bool = False) -> str:
     """Return one message for some verdicts of a test, a paragraph each."""
-    calls = {verdict.call for verdict in verdicts}
     paragraphs = (
-        _paragraph(verdict, verbosity, several_calls=len(calls) > 1) for verdict in verdicts
+        _paragraph(verdict, verbosity, several_calls=several_calls) for verdict in verdicts
     )
     return "\n".join("\n".join(lines) for lines in paragraphs)
 
