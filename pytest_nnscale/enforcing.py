@@ -32,14 +32,19 @@ class Judged:
 
 def judge_test(item: pytest.Item, budgets: Sequence[Budget], options: Options) -> Judged:
     """Judge a test that has passed: by its calls of the fixture, else by running its body again."""
-    from pytest_nnscale.judging import judge_observation, never_measured
+    from pytest_nnscale.judging import judge_observation, never_measured, stands_in
     from pytest_nnscale.meters.table import Effort
 
     caller = item.stash.get(keys.CALLER, None)
     if caller is not None:
         verdicts = tuple(caller.verdicts)
-        judged = {verdict.budget.key for verdict in verdicts}
-        rest = [budget for budget in budgets if budget.key not in judged]
+        judged = [verdict.budget for verdict in verdicts]
+        rest = [
+            budget
+            for budget in budgets
+            if budget not in judged
+            and not (budget.device and any(stands_in(other, budget) for other in judged))
+        ]
         if caller.raised and not caller.calls:
             reason = "the model raised in every call, and the test went on"
             remedy = "let the error fail the test, or take the mark off"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from pytest_nnscale.budget import Budget, Outcome, Verdict, judge
 from pytest_nnscale.measurement import Measurement
@@ -18,7 +19,10 @@ def judge_observation(
     verdicts = []
     for budget in budgets:
         if budget.device is not None and not same_device(budget.device, observation.device):
-            if any(_stands_in(other, budget, observation.device) for other in budgets):
+            here = [
+                b for b in budgets if b.device is None or same_device(b.device, observation.device)
+            ]
+            if any(stands_in(other, budget) for other in here):
                 continue
             measurement = _elsewhere(budget, observation)
         else:
@@ -40,11 +44,14 @@ def never_measured(budget: Budget, *, reason: str, remedy: str) -> Verdict:
     return Verdict(budget, nothing, Outcome.UNMEASURED)
 
 
-def _stands_in(other: Budget, budget: Budget, device: str) -> bool:
-    """Tell whether another budget limits the same number on the device that was used."""
-    if other.metric is not budget.metric or other.phase != budget.phase:
-        return False
-    return other.device is None or same_device(other.device, device)
+def stands_in(other: Budget, budget: Budget) -> bool:
+    """Tell whether another budget limits the same number where a device's budget does not apply.
+
+    Budgets for several devices stand side by side on a test that runs on one of them at a time.
+    """
+    return (
+        other is not budget and replace(other, device=None).key == replace(budget, device=None).key
+    )
 
 
 def _elsewhere(budget: Budget, observation: Observation) -> Measurement:

@@ -36,6 +36,8 @@ def measure(
     """Measure one metric of a workload that was observed; never raises for what cannot be."""
     seen = observation
     if metric.structural:
+        if not seen.modules and seen.reason:
+            return _nothing(metric, seen)
         return _structural(metric, seen.modules, seen.subject, trainable)
     if metric in EXECUTED:
         if seen.count is None:

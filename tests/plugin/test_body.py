@@ -141,7 +141,7 @@ def test_a_training_step_happens_once_as_far_as_the_model_can_tell(suite: Any) -
         step(plain, its_optimiser)
         for name, kept in plain.state_dict().items():
             assert torch.equal(model.state_dict()[name], kept), name
-    """, "--nnscale-max-time=0.2")  # fmt: skip
+    """, "--nnscale-max-time=3")  # fmt: skip
     result.assert_outcomes(passed=2)
 
 

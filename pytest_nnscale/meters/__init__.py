@@ -1,0 +1,1 @@
+"""Meters: one file a metric, each opening with its contract."""

@@ -1,0 +1,186 @@
+"""What cannot be measured is never a pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+NO_COUNTER = """
+    import pytest
+    from pytest_nnscale.errors import CannotMeasure
+    from pytest_nnscale.meters import energy
+
+    @pytest.fixture(autouse=True)
+    def no_counter(monkeypatch):
+        def find(device):
+            raise CannotMeasure("no counter in this test", remedy="buy one")
+        monkeypatch.setattr(energy, "find_counters", find)
+    """
+
+
+def test_an_operator_without_a_formula_is_red_with_its_fix(suite: Any) -> None:
+    """It names the operator, the module and the line to write."""
+    result = suite("""
+    class Tagger(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(4, 2)
+            self.rnn = nn.LSTM(3, 4)
+        def forward(self, x):
+            return self.head(self.rnn(x)[0])
+    @pytest.mark.max_flops("1 GFLOP")
+    def test_it(nnscale):
+        nnscale(Tagger(), torch.zeros(5, 1, 3))
+    """)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    text = result.stdout.str()
+    assert "in rnn (LSTM), called once" in text
+    assert "no formula for aten::" in text
+    assert "@pytest_nnscale.flop_formula(torch.ops.aten." in text
+    assert "counted so far 80 FLOP" in text
+    assert "1 budget: 0 within, 0 over, 0 inconclusive, 1 unmeasured" in result.outlines
+
+
+def test_a_lower_bound_over_the_limit_is_over_whatever_is_unknown(suite: Any) -> None:
+    """What was counted is enough to know."""
+    result = suite("""
+    class Tagger(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.head = nn.LSTM(3, 4), nn.Linear(4, 2)
+        def forward(self, x):
+            return self.head(self.rnn(x)[0])
+    @pytest.mark.max_flops(79)
+    def test_it(nnscale):
+        nnscale(Tagger(), torch.zeros(5, 1, 3))
+    """)
+    assert "needs at least 80 FLOP, budget 79 FLOP" in result.stdout.str()
+    assert "1 budget: 0 within, 1 over, 0 inconclusive, 0 unmeasured" in result.outlines
+
+
+def test_a_registered_formula_makes_it_measured(suite: Any) -> None:
+    """The fix that the message names works."""
+    result = suite("""
+    import pytest_nnscale
+    @torch.library.custom_op("nnscale_tests::twice", mutates_args=())
+    def twice(x: torch.Tensor) -> torch.Tensor:
+        return 2 * x
+    @pytest.mark.max_flops(3)
+    def test_unknown(nnscale):
+        nnscale(twice, torch.ones(3))
+    def test_register():
+        pytest_nnscale.flop_formula(torch.ops.nnscale_tests.twice)(lambda x, **_: x[0])
+    @pytest.mark.max_flops(3)
+    def test_known(nnscale):
+        nnscale(twice, torch.ones(3))
+    """)
+    result.assert_outcomes(passed=2, failed=1)
+    assert "no formula for nnscale_tests::twice outside any module" in result.stdout.str()
+
+
+def test_energy_without_a_counter_skips_with_reason_and_remedy(suite: Any) -> None:
+    """There was nothing else to judge, and a skip is no pass."""
+    source = "@pytest.mark.max_energy_j(1)\ndef test_it(nnscale):\n    nnscale(nn.Linear(2, 2), torch.ones(1, 2))\n"
+    result = suite(source, "-rs", conftest=NO_COUNTER)
+    result.assert_outcomes(skipped=1)
+    text = result.stdout.str()
+    assert "could not be measured, budget 1.00 J: no counter in this test; buy one" in text
+    assert "1 budget: 0 within, 0 over, 0 inconclusive, 1 unmeasured" in result.outlines
+
+
+def test_energy_without_a_counter_beside_other_budgets_is_counted(suite: Any) -> None:
+    """The others are judged, and the closing line tells."""
+    result = suite(
+        """
+    @pytest.mark.max_energy_j(1)
+    @pytest.mark.max_flops(8)
+    def test_within(nnscale):
+        nnscale(nn.Linear(2, 2), torch.ones(1, 2))
+    @pytest.mark.max_energy_j(1)
+    @pytest.mark.max_flops(7)
+    def test_over(nnscale):
+        nnscale(nn.Linear(2, 2), torch.ones(1, 2))
+    """,
+        conftest=NO_COUNTER,
+    )
+    result.assert_outcomes(passed=1, failed=1)
+    assert "4 budgets: 1 within, 1 over, 0 inconclusive, 2 unmeasured" in result.outlines
+
+
+@pytest.mark.parametrize(
+    ("args", "ini"),
+    [(("--nnscale-require=energy",), ""), ((), "nnscale_require = energy")],
+    ids=["flag", "ini"],
+)
+def test_required_energy_is_red(suite: Any, args: Any, ini: str) -> None:
+    """Where the machine must have a counter, its absence fails."""
+    result = suite(
+        """
+    @pytest.mark.max_energy_j(1)
+    @pytest.mark.max_flops(8)
+    def test_it(nnscale):
+        nnscale(nn.Linear(2, 2), torch.ones(1, 2))
+    """,
+        *args,
+        ini=ini,
+        conftest=NO_COUNTER,
+    )
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "no counter in this test" in result.stdout.str()
+
+
+@pytest.mark.skipif("__import__('torch').cuda.is_available()", reason="for machines without CUDA")
+def test_a_budget_for_a_device_that_is_not_there(suite: Any) -> None:
+    """Alone it skips, required it is red, beside one that applies it is out of the way."""
+    alone = """
+    @pytest.mark.max_flops(8, device="cuda")
+    def test_it(nnscale):
+        nnscale(nn.Linear(2, 2), torch.ones(1, 2))
+    """
+    suite(alone).assert_outcomes(skipped=1)
+    required = suite(alone, "--nnscale-require=cuda")
+    required.assert_outcomes(failed=1)
+    assert "this machine has no cuda device" in required.stdout.str()
+    beside = suite("""
+    @pytest.mark.max_flops(8, device="cuda")
+    @pytest.mark.max_flops(8, device="cpu")
+    def test_it(nnscale):
+        nnscale(nn.Linear(2, 2), torch.ones(1, 2))
+    """)
+    beside.assert_outcomes(passed=1)
+    assert "1 budget: 1 within, 0 over, 0 inconclusive, 0 unmeasured" in beside.outlines
+
+
+def test_a_model_elsewhere_than_its_budget_is_red(suite: Any) -> None:
+    """A budget for the CPU says nothing of a model on meta, and must not pass."""
+    result = suite("""
+    @pytest.mark.max_flops(8, device="meta")
+    def test_it(nnscale):
+        nnscale(nn.Linear(2, 2), torch.ones(1, 2))
+    """)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "the model ran on cpu, this budget is for meta" in result.stdout.str()
+
+
+@pytest.mark.parametrize("policy", ["warn", "fail"])
+def test_an_inconclusive_budget_warns_or_fails_as_asked(suite: Any, policy: str) -> None:
+    """It passes with a warning by default, and is counted as what it is."""
+    result = suite(
+        """
+    from pytest_nnscale import meters, Measurement, Metric
+    from pytest_nnscale.meters import latency
+    @pytest.mark.max_latency_ms(10)
+    def test_it(nnscale, monkeypatch):
+        found = Measurement(Metric.LATENCY, 0.010, 0.009, 0.011)
+        monkeypatch.setattr(latency, "measure_latency", lambda call, **_: found)
+        nnscale(nn.Linear(2, 2), torch.ones(1, 2))
+    """,
+        f"--nnscale-inconclusive={policy}",
+    )
+    text = result.stdout.str()
+    assert result.ret == (1 if policy == "fail" else 0)
+    assert "takes between 9.0 ms and 11.0 ms, budget 10.0 ms: inconclusive" in text.replace(
+        "9.00", "9.0"
+    )
+    assert "1 budget: 0 within, 0 over, 1 inconclusive, 0 unmeasured" in result.outlines
