@@ -41,6 +41,7 @@ class NnscaleCaller:
         Its errors are the test's own, and then nothing is recorded. A compiled model is called as
         it is, and counted from its eager self afterwards.
         """
+        __tracebackhide__ = True  # a model's error is shown at the line that called it
         from pytest_nnscale.workload import Workload
 
         workload = Workload(model, args, kwargs)
@@ -84,6 +85,7 @@ class NnscaleCaller:
         return profiling.profile_of(observation, profiling.EXACT if runs else profiling.STRUCTURAL)
 
     def _observe(self, workload: Workload) -> tuple[Any, Observation]:
+        __tracebackhide__ = True
         from pytest_nnscale.counting.counter import Counter
         from pytest_nnscale.meters.table import EXECUTED
         from pytest_nnscale.observation import Observation

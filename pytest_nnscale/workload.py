@@ -32,6 +32,7 @@ class Workload:
 
     def call(self) -> Any:
         """Call the model once and return its output."""
+        __tracebackhide__ = True
         return self.model(*self.args, **self.kwargs)
 
     def run(self) -> Any:
