@@ -11,8 +11,9 @@ import pytest
 
 from pytest_nnscale.budget import Budget
 from pytest_nnscale.errors import BadBudget
-from pytest_nnscale.marks import MARK_OF, parse_mark
-from pytest_nnscale.options import Rule
+from pytest_nnscale.grammar import parse_mark
+from pytest_nnscale.marks import MARK_OF
+from pytest_nnscale.rules import Rule
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_nnscale import keys
-from pytest_nnscale.budget import Budget, Phase, Verdict
-from pytest_nnscale.report.progress import announcer
 
 if TYPE_CHECKING:
+    from pytest_nnscale.budget import Budget, Phase, Verdict
     from pytest_nnscale.meters.table import Effort
     from pytest_nnscale.observation import Observation
     from pytest_nnscale.profiling import Profile
@@ -165,6 +164,7 @@ def _observe_training(workload: Workload) -> Observation:
 def nnscale(request: pytest.FixtureRequest) -> Iterator[NnscaleCaller]:
     """Run a model and hold the call to the test's budgets: `output = nnscale(model, *inputs)`."""
     from pytest_nnscale.meters.table import Effort
+    from pytest_nnscale.report.progress import announcer
 
     options = request.config.stash[keys.OPTIONS]
     caller = NnscaleCaller(

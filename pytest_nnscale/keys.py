@@ -1,23 +1,24 @@
-"""What is stashed where: the typed keys between the hooks and the fixture."""
+"""What is stashed where, and what a report carries: the names that the hooks agree on."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_nnscale.budget import Budget
-from pytest_nnscale.options import Options
-from pytest_nnscale.tally import Tally
-
 if TYPE_CHECKING:
+    from pytest_nnscale.budget import Budget
     from pytest_nnscale.fixtures import NnscaleCaller
+    from pytest_nnscale.options import Options
+    from pytest_nnscale.tally import Tally
 
-    _Caller: TypeAlias = NnscaleCaller
-else:
-    _Caller = object  # the fixture's room imports this one
+OPTIONS: pytest.StashKey[Options] = pytest.StashKey()
+BUDGETS: pytest.StashKey[tuple[Budget, ...]] = pytest.StashKey()
+CALLER: pytest.StashKey[NnscaleCaller] = pytest.StashKey()
+TALLY: pytest.StashKey[Tally] = pytest.StashKey()
 
-OPTIONS = pytest.StashKey[Options]()
-BUDGETS = pytest.StashKey[tuple[Budget, ...]]()
-CALLER = pytest.StashKey[_Caller]()
-TALLY = pytest.StashKey[Tally]()
+# Names of user properties: they reach xdist's controller and JUnit by themselves.
+VERDICT = "nnscale.verdict"
+NOT_RUN = "nnscale.not_run"
+IDLE = "nnscale.idle"
+OURS = (VERDICT, NOT_RUN, IDLE)

@@ -3,70 +3,22 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pytest_nnscale.budget import Budget
-from pytest_nnscale.errors import BadBudget, BadOption
-from pytest_nnscale.marks import DEVICES, MARK_OF, parse_mark
+from pytest_nnscale.errors import BadOption
+from pytest_nnscale.marks import DEVICES
+
+if TYPE_CHECKING:
+    from pytest_nnscale.rules import Rule
 
 REQUIRABLE = ("energy", *(device for device in DEVICES if device not in ("cpu", "meta")))
-_RULE = re.compile(r"(?P<glob>.*?\S)\s*:\s+(?P<budgets>\w+\s*=.*)", re.DOTALL)
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """Budgets for every test whose node id matches a glob."""
-
-    glob: str
-    budgets: tuple[Budget, ...]
-
-    def matches(self, nodeid: str) -> bool:
-        """Tell whether a node id is meant; `*` crosses folders, as in fnmatch.
-
-        A node id means itself, although the brackets of its parametrisation are a set to fnmatch.
-        """
-        return nodeid == self.glob or fnmatchcase(nodeid, self.glob)
-
-
-def parse_rule(line: str) -> Rule:
-    """Read `tests/models/*: max_params=100M, max_flops=20 GFLOP`."""
-    match = _RULE.fullmatch(line.strip())
-    if match is None:
-        raise BadOption(
-            f"nnscale_budgets: {line.strip()!r} is not GLOB: max_...=LIMIT, ...; "
-            "for example  tests/models/*: max_params=100M, max_flops=20 GFLOP"
-        )
-    budgets: dict[str, Budget] = {}
-    # A comma followed by name= starts the next budget; any other groups digits.
-    for part in re.split(r",\s*(?=[A-Za-z_]\w*\s*=)", match["budgets"]):
-        name, _, limit = (piece.strip() for piece in part.partition("="))
-        spec = MARK_OF.get(name)
-        if spec is None:
-            raise BadOption(
-                f"nnscale_budgets: unknown mark {name!r} in {line.strip()!r}; "
-                f"valid are {', '.join(MARK_OF)}"
-            )
-        if name in budgets:
-            raise BadOption(f"nnscale_budgets: {name} twice in {line.strip()!r}; keep one")
-        try:
-            budgets[name] = parse_mark(
-                spec,
-                (limit.rstrip(", "),),
-                {},
-                parametrisation=None,
-                origin=f"nnscale_budgets {match['glob']!r}",
-                own=False,
-            )
-        except BadBudget as error:
-            raise BadOption(f"nnscale_budgets: {name} in {line.strip()!r}: {error}") from error
-    return Rule(match["glob"], tuple(budgets.values()))
 
 
 def _rules(lines: list[str]) -> tuple[Rule, ...]:
+    from pytest_nnscale.rules import parse_rule
+
     return tuple(parse_rule(line) for line in lines if line.strip())
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_nnscale import keys, marks, options
 from pytest_nnscale.errors import BadOption
 from pytest_nnscale.fixtures import nnscale as nnscale
-from pytest_nnscale.tally import IDLE, NOT_RUN, OURS, VERDICT, Tally
+from pytest_nnscale.keys import IDLE, NOT_RUN, OURS, VERDICT
+
+if TYPE_CHECKING:
+    from pytest_nnscale.tally import Tally
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,27 +30,24 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[keys.OPTIONS] = options.resolve(config.getoption, config.getini)
     except BadOption as error:
         raise pytest.UsageError(str(error)) from error
-    config.stash[keys.TALLY] = Tally()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(
     session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
 ) -> None:
+    rules = config.stash[keys.OPTIONS].budgets
+    if not rules and not any(marks.has_any(item) for item in items):
+        return
     from pytest_nnscale.collecting import collect, is_whole_suite
 
-    found = collect(items, config.stash[keys.OPTIONS].budgets)
-    told = {
-        "covered": found.covered,
-        "mistakes": found.mistakes,
-        "idle_rules": found.idle_rules,
-    }
+    found = collect(items, rules)
     mistakes = [*found.mistakes]
     # A worker's own command line does not tell: the controller's does.
     asked = getattr(config, "workerinput", {}).get("nnscale_whole_suite", is_whole_suite(config))
     if asked and not session.testsfailed:
         mistakes += [f"nnscale_budgets: {glob!r} matches no test" for glob in found.idle_rules]
-    told["mistakes"] = mistakes
+    told = {"covered": found.covered, "mistakes": mistakes, "idle_rules": found.idle_rules}
     worker_says = getattr(config, "workeroutput", None)
     if worker_says is not None:
         # Raising in an xdist worker is an INTERNALERROR: the controller speaks instead.
@@ -58,7 +58,7 @@ def pytest_collection_modifyitems(
     elif mistakes:
         raise pytest.UsageError(_mistakes_text(mistakes))
     else:
-        config.stash[keys.TALLY].learn(told)
+        _tally(config).learn(told)
     for item, budgets in found.budgets.items():
         item.stash[keys.BUDGETS] = budgets
 
@@ -68,13 +68,14 @@ def pytest_configure_node(node: Any) -> None:
     from pytest_nnscale.collecting import is_whole_suite
 
     node.workerinput["nnscale_whole_suite"] = is_whole_suite(node.config)
+    _tally(node.config)  # its listener has to be there before the first report
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     told = getattr(node, "workeroutput", {}).get("nnscale")
     if told is not None:
-        node.config.stash[keys.TALLY].learn(json.loads(told))
+        _tally(node.config).learn(json.loads(told))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -132,14 +133,21 @@ class _Listener:
             self._tally.add(report.nodeid, report.user_properties, xfailed=xfailed)
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_sessionstart(session: pytest.Session) -> None:
-    session.config.pluginmanager.register(_Listener(session.config.stash[keys.TALLY]))
+def _tally(config: pytest.Config) -> Tally:
+    """Return the session's tally, made when the first budget asks for it."""
+    if keys.TALLY not in config.stash:
+        from pytest_nnscale.tally import Tally
+
+        config.stash[keys.TALLY] = Tally()
+        config.pluginmanager.register(_Listener(config.stash[keys.TALLY]))
+    return config.stash[keys.TALLY]
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    tally = session.config.stash[keys.TALLY]
+    tally = session.config.stash.get(keys.TALLY, None)
+    if tally is None:
+        return
     if tally.mistakes:
         session.exitstatus = pytest.ExitCode.USAGE_ERROR
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")
@@ -151,7 +159,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    tally = config.stash[keys.TALLY]
+    tally = config.stash.get(keys.TALLY, None)
+    if tally is None:
+        return
     if tally.mistakes:
         terminalreporter.write_line(f"ERROR: {_mistakes_text(tally.mistakes)}", red=True)
         return

@@ -9,11 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_nnscale.budget import Outcome, Verdict
-
-VERDICT = "nnscale.verdict"
-NOT_RUN = "nnscale.not_run"
-IDLE = "nnscale.idle"
-OURS = (VERDICT, NOT_RUN, IDLE)
+from pytest_nnscale.keys import IDLE, NOT_RUN, VERDICT
 
 
 @dataclass

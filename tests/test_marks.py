@@ -11,7 +11,8 @@ import pytest_nnscale
 from pytest_nnscale import decorators
 from pytest_nnscale.budget import Budget
 from pytest_nnscale.errors import BadBudget
-from pytest_nnscale.marks import DEVICES, MARK_FOR, MARK_OF, MARKS, PHASES, MarkSpec, parse_mark
+from pytest_nnscale.grammar import parse_mark
+from pytest_nnscale.marks import DEVICES, MARK_FOR, MARK_OF, MARKS, PHASES, MarkSpec
 from pytest_nnscale.measurement import Metric
 
 every_mark = pytest.mark.parametrize("spec", MARKS, ids=lambda spec: spec.name)

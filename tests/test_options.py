@@ -10,7 +10,8 @@ import pytest
 from pytest_nnscale.errors import BadOption
 from pytest_nnscale.marks import MARK_OF
 from pytest_nnscale.measurement import Metric
-from pytest_nnscale.options import Options, declare, parse_rule, resolve
+from pytest_nnscale.options import Options, declare, resolve
+from pytest_nnscale.rules import parse_rule
 
 # For every option two valid values, an invalid one, and the sentence about the latter.
 VALUES: dict[str, tuple[str, str, str, str]] = {

@@ -27,7 +27,7 @@ def headline(verdict: Verdict, *, several_calls: bool = False) -> str:
 
 def title(budget: Budget) -> str:
     """Return a budget's name with what qualifies it: "max_latency_ms (p95)"."""
-    name = MARK_FOR[budget.metric]
+    name = MARK_FOR[budget.metric.value]
     return f"{name} ({budget.qualifiers})" if budget.qualifiers else name
 
 

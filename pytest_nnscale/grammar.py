@@ -1,0 +1,94 @@
+"""A mark's arguments made into a budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from pytest_nnscale.budget import Budget
+from pytest_nnscale.errors import BadBudget, BadQuantity, shown
+from pytest_nnscale.marks import DEVICES, PHASES, MarkSpec
+from pytest_nnscale.units import parse_quantity
+
+
+def parse_mark(
+    spec: MarkSpec,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    parametrisation: str | None,
+    origin: str,
+    own: bool,
+) -> Budget:
+    """Read a mark's arguments as a budget; BadBudget says what is wrong and how to mend it."""
+    if len(args) != 1:
+        found = "no limit" if not args else f"{len(args)} positional values"
+        raise BadBudget(f"{found}; give one limit: {spec.example}")
+    known = ("phase", "device", *spec.keywords)
+    unknown = [word for word in kwargs if word not in known]
+    if unknown:
+        raise BadBudget(f"unknown keyword {unknown[0]!r}; {spec.name} takes {', '.join(known)}")
+    limit = args[0]
+    if isinstance(limit, Mapping):
+        limit = _for_parametrisation(limit, parametrisation)
+    try:
+        amount = parse_quantity(limit, spec.metric.dimension)
+    except BadQuantity as error:
+        raise BadBudget(str(error)) from error
+    return Budget(
+        spec.metric,
+        amount,
+        phase=_phase(kwargs.get("phase", "inference")),
+        device=_device(kwargs.get("device")),
+        quantile=_quantile(kwargs.get("quantile")),
+        trainable=_trainable(kwargs.get("trainable", False)),
+        origin=origin,
+        own=own,
+    )
+
+
+def _for_parametrisation(limits: Mapping[Any, Any], parametrisation: str | None) -> Any:
+    if parametrisation is None:
+        raise BadBudget("a dict of limits, but the test is not parametrised; give one limit")
+    if parametrisation not in limits:
+        has = ", ".join(shown(key) for key in list(limits)[:5])
+        raise BadBudget(f"no limit for id {parametrisation!r} in the dict; it has {has or 'none'}")
+    return limits[parametrisation]
+
+
+def _phase(phase: Any) -> Any:
+    # Asked by type first: an array is unequal to a text elementwise.
+    if not isinstance(phase, str) or phase not in PHASES:
+        raise BadBudget(f"phase={shown(phase)}; it is 'inference' or 'training'")
+    return phase
+
+
+def _device(device: Any) -> str | None:
+    if device is None:
+        return None
+    # A torch.device is known by its name: this room does not import torch.
+    text = str(device) if isinstance(device, str) or type(device).__name__ == "device" else ""
+    name, colon, index = text.partition(":")
+    if name not in DEVICES or (colon and not index.isdecimal()):
+        raise BadBudget(
+            f"device={shown(device)}; it is one of {', '.join(DEVICES)}, or like 'cuda:0'"
+        )
+    return text
+
+
+def _quantile(quantile: Any) -> float | None:
+    if quantile is None:
+        return None
+    if isinstance(quantile, bool) or not isinstance(quantile, int | float):
+        raise BadBudget(f"quantile={shown(quantile)}; it is a number between 0 and 1, such as 0.95")
+    if not math.isfinite(quantile) or not 0 < quantile < 1:
+        raise BadBudget(f"quantile={shown(quantile)}; it lies between 0 and 1, such as 0.95")
+    # The median said aloud is the median left unsaid: both must have the same key.
+    return None if quantile == 0.5 else float(quantile)
+
+
+def _trainable(trainable: Any) -> bool:
+    if not isinstance(trainable, bool):
+        raise BadBudget(f"trainable={shown(trainable)}; it is True or False")
+    return trainable
