@@ -12,7 +12,7 @@ import pytest
 from pytest_nnscale.budget import Budget
 from pytest_nnscale.errors import BadBudget
 from pytest_nnscale.grammar import parse_mark
-from pytest_nnscale.marks import MARK_OF
+from pytest_nnscale.marks import MARK_FOR, MARK_OF
 from pytest_nnscale.rules import Rule
 
 
@@ -42,11 +42,16 @@ def collect(items: Iterable[pytest.Item], rules: Sequence[Rule]) -> Collection:
                 for budget in rule.budgets:
                     found.setdefault(budget.key, budget)
         if found:
-            budgets[item] = tuple(found.values())
+            # In the order of the table, exact ones first: decorators arrive bottom up.
+            budgets[item] = tuple(sorted(found.values(), key=_place_in_table))
             covered.update({budget.origin for budget in found.values() if not budget.own})
     idle = tuple(rule.glob for rule in rules if not matched[rule.glob])
     told = tuple(_told(message, where) for (_, message), where in mistakes.items())
     return Collection(budgets, told, dict(covered), idle)
+
+
+def _place_in_table(budget: Budget) -> int:
+    return list(MARK_FOR).index(budget.metric.value)
 
 
 def _told(message: str, where: Iterable[str]) -> str:

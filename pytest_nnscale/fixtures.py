@@ -2,167 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_nnscale import keys
 
 if TYPE_CHECKING:
-    from pytest_nnscale.budget import Budget, Phase, Verdict
-    from pytest_nnscale.meters.table import Effort
-    from pytest_nnscale.observation import Observation
-    from pytest_nnscale.profiling import Profile
-    from pytest_nnscale.report.progress import Announcer
-    from pytest_nnscale.workload import Workload
-
-
-class NnscaleCaller:
-    """Runs a model once for real, returns its output, and judges the call by the test's budgets."""
-
-    def __init__(
-        self,
-        budgets: Sequence[Budget],
-        effort: Effort,
-        announce: Announcer,
-    ) -> None:
-        self._budgets = tuple(budgets)
-        self._effort = effort
-        self._announce = announce
-        self.verdicts: list[Verdict] = []
-        self.calls = 0
-        self.raised = 0
-
-    def __call__(self, model: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Call `model(*args, **kwargs)` once and return what it returns.
-
-        Its errors are the test's own, and then nothing is recorded. A compiled model is called as
-        it is, and counted from its eager self afterwards.
-        """
-        __tracebackhide__ = True  # a model's error is shown at the line that called it
-        from pytest_nnscale.workload import Workload
-
-        workload = Workload(model, args, kwargs)
-        try:
-            output, observation = self._observe(workload)
-        except BaseException:
-            self.raised += 1
-            raise
-        training = [budget for budget in self._budgets if budget.phase == "training"]
-        inference = [budget for budget in self._budgets if budget.phase == "inference"]
-        self._judge(inference, observation)
-        if training:
-            self._judge(training, _observe_training(workload))
-        self.calls += 1
-        return output
-
-    def profile(
-        self,
-        model: Callable[..., Any],
-        args: tuple[Any, ...] | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        *,
-        phase: Phase = "inference",
-    ) -> Profile:
-        """Profile a model, judge what was measured, and leave the model as it was.
-
-        Without inputs nothing runs, and the budgets for params and size are judged.
-        """
-        from pytest_nnscale import profiling
-
-        workload = profiling.workload_from(model, args, kwargs, phase)
-        runs = args is not None or kwargs is not None
-        observation = profiling.observe(workload, runs=runs, counted=runs)
-        judged = [
-            budget
-            for budget in self._budgets
-            if budget.metric.structural or (runs and budget.phase == phase)
-        ]
-        self._judge(judged, observation)
-        self.calls += 1
-        return profiling.profile_of(observation, profiling.EXACT if runs else profiling.STRUCTURAL)
-
-    def _observe(self, workload: Workload) -> tuple[Any, Observation]:
-        __tracebackhide__ = True
-        from pytest_nnscale.counting.counter import Counter
-        from pytest_nnscale.meters.table import EXECUTED
-        from pytest_nnscale.observation import Observation
-        from pytest_nnscale.preservation import preserved
-        from pytest_nnscale.profiling import device_of, subject_of
-
-        counted = any(budget.metric in EXECUTED for budget in self._budgets)
-        # Where it lives is asked first: a call may move it.
-        device = device_of(workload)
-        count = None
-        modules = workload.modules
-        if not counted and modules:
-            output = workload.call()
-        elif workload.compiled:
-            output = workload.call()
-            count, modules = _count_again(workload)
-        else:
-            with Counter() as counter:
-                output = workload.call()
-            count, modules = counter.count(), modules or counter.roots
-        return output, Observation(
-            subject_of(workload),
-            modules,
-            count,
-            repeat=workload.call,
-            guard=lambda: preserved(modules, workload.tensors),
-            device=device,
-        )
-
-    def _judge(self, budgets: Sequence[Budget], observation: Observation) -> None:
-        from pytest_nnscale.judging import judge_observation
-
-        with self._announce(budgets, observation.subject):
-            self.verdicts += judge_observation(
-                budgets, observation, self._effort, call=self.calls + 1
-            )
-
-
-def _count_again(workload: Workload) -> tuple[Any, tuple[Any, ...]]:
-    """Count a compiled workload from its eager self, in the grad mode of the caller."""
-    from pytest_nnscale.counting.counter import Counter
-    from pytest_nnscale.preservation import preserved
-
-    counter = Counter(preserve=True)
-    with preserved(workload.modules, workload.tensors):
-        try:
-            with counter:
-                workload.call()
-        finally:
-            counter.restore()
-    return counter.count(), workload.modules or counter.roots
-
-
-def _observe_training(workload: Workload) -> Observation:
-    from dataclasses import replace
-
-    from pytest_nnscale.errors import CannotMeasure
-    from pytest_nnscale.observation import Observation
-    from pytest_nnscale.profiling import observe, subject_of
-
-    try:
-        return observe(replace(workload, phase="training"), runs=True, counted=True)
-    except CannotMeasure as error:
-        return Observation(
-            subject_of(workload), workload.modules, reason=error.reason, remedy=error.remedy
-        )
-    except RuntimeError as error:
-        return Observation(
-            subject_of(workload),
-            workload.modules,
-            reason=f"the backward pass failed: {error}",
-            remedy="call the model outside torch.no_grad and torch.inference_mode",
-        )
+    from pytest_nnscale.calling import NnscaleCaller
 
 
 @pytest.fixture
 def nnscale(request: pytest.FixtureRequest) -> Iterator[NnscaleCaller]:
     """Run a model and hold the call to the test's budgets: `output = nnscale(model, *inputs)`."""
+    from pytest_nnscale.calling import NnscaleCaller
     from pytest_nnscale.meters.table import Effort
     from pytest_nnscale.report.progress import announcer
 

@@ -8,7 +8,7 @@ import pytest
 
 if TYPE_CHECKING:
     from pytest_nnscale.budget import Budget
-    from pytest_nnscale.fixtures import NnscaleCaller
+    from pytest_nnscale.calling import NnscaleCaller
     from pytest_nnscale.options import Options
     from pytest_nnscale.tally import Tally
 

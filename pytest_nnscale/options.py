@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_nnscale.errors import BadOption
 from pytest_nnscale.marks import DEVICES
@@ -57,77 +56,88 @@ def _number(text: str, *, above: float, below: float, meaning: str) -> float:
     return number
 
 
-def _option(
-    default: Any, parse: Callable[[Any], Any], meaning: str, *, repeats: str = "", metavar: str
-) -> Any:
-    return field(
-        default=default,
-        metadata={"parse": parse, "help": meaning, "ini": repeats or "string", "metavar": metavar},
-    )
+class Option(NamedTuple):
+    """One option: a flag `--nnscale-...`, an ini key `nnscale_...`, and a field of Options."""
+
+    name: str
+    parse: Callable[[Any], Any]
+    help: str
+    metavar: str
+    repeats: str = ""
+
+    @property
+    def key(self) -> str:
+        """The ini key, and pytest's own name for the flag."""
+        return f"nnscale_{self.name}"
+
+    @property
+    def flag(self) -> str:
+        """The flag as it is typed."""
+        return f"--nnscale-{self.name.replace('_', '-')}"
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the session was asked; a field is a flag `--nnscale-...` and an ini key `nnscale_...`."""
-
-    budgets: tuple[Rule, ...] = _option(
-        (),
+OPTIONS = (
+    Option(
+        "budgets",
         _rules,
         "budgets for tests by node-id glob, a rule a line: "
         "'tests/models/*: max_params=100M, max_flops=20 GFLOP' (later rules win, marks win over all)",
+        "RULE",
         repeats="linelist",
-        metavar="RULE",
-    )
-    require: frozenset[str] = _option(
-        frozenset(),
+    ),
+    Option(
+        "require",
         _required,
         f"what this machine must be able to measure, else fail: {', '.join(REQUIRABLE)}",
+        "NAME",
         repeats="args",
-        metavar="NAME",
-    )
-    inconclusive: str = _option(
-        "warn",
+    ),
+    Option(
+        "inconclusive",
         _one_of("warn", "fail"),
         "what a budget inside the interval of a noisy measurement does: warn or fail (warn)",
-        metavar="warn|fail",
-    )
-    max_time: float = _option(
-        5.0, _seconds, "seconds that one sampled budget may take (5)", metavar="SECONDS"
-    )
-    confidence: float = _option(
-        0.99, _confidence, "confidence of sampled intervals (0.99)", metavar="FRACTION"
-    )
+        "warn|fail",
+    ),
+    Option("max_time", _seconds, "seconds that one sampled budget may take (5)", "SECONDS"),
+    Option("confidence", _confidence, "confidence of sampled intervals (0.99)", "FRACTION"),
+)
+
+
+# NamedTuples here, since making a dataclass takes a millisecond of every pytest run.
+class Options(NamedTuple):
+    """What the session was asked; the fields are the names of the table above."""
+
+    budgets: tuple[Rule, ...] = ()
+    require: frozenset[str] = frozenset()
+    inconclusive: str = "warn"
+    max_time: float = 5.0
+    confidence: float = 0.99
 
 
 def declare(add_flag: Callable[..., Any], add_ini: Callable[..., Any]) -> None:
-    """Declare every field as a command-line flag and as an ini key."""
-    for option in fields(Options):
-        meta = option.metadata
-        repeats = meta["ini"] != "string"
+    """Declare every option as a command-line flag and as an ini key."""
+    for option in OPTIONS:
         add_flag(
-            f"--nnscale-{option.name.replace('_', '-')}",
-            action="append" if repeats else "store",
+            option.flag,
+            action="append" if option.repeats else "store",
             default=None,
-            metavar=meta["metavar"],
-            dest=f"nnscale_{option.name}",
-            help=meta["help"].replace("%", "%%"),
+            metavar=option.metavar,
+            dest=option.key,
+            help=option.help.replace("%", "%%"),
         )
         # None tells a key that is not there from one that is empty.
-        add_ini(f"nnscale_{option.name}", meta["help"], type=meta["ini"], default=None)
+        add_ini(option.key, option.help, type=option.repeats or "string", default=None)
 
 
 def resolve(flag: Callable[[str], Any], ini: Callable[[str], Any]) -> Options:
-    """Take each field from its flag, else its ini key, else its default; BadOption names it."""
+    """Take each option from its flag, else its ini key, else its default; BadOption names it."""
     chosen: dict[str, Any] = {}
-    for option in fields(Options):
-        for spelling, source in (
-            (f"--nnscale-{option.name.replace('_', '-')}", flag(f"nnscale_{option.name}")),
-            (f"nnscale_{option.name}", ini(f"nnscale_{option.name}")),
-        ):
+    for option in OPTIONS:
+        for spelling, source in ((option.flag, flag(option.key)), (option.key, ini(option.key))):
             if source is None or source == []:
                 continue
             try:
-                chosen[option.name] = option.metadata["parse"](source)
+                chosen[option.name] = option.parse(source)
             except BadOption as error:
                 prefix = "" if str(error).startswith("nnscale_") else f"{spelling}: "
                 raise BadOption(f"{prefix}{error}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import Field, fields
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from pytest_nnscale.errors import BadOption
 from pytest_nnscale.marks import MARK_OF
 from pytest_nnscale.measurement import Metric
-from pytest_nnscale.options import Options, declare, resolve
+from pytest_nnscale.options import OPTIONS, Option, Options, declare, resolve
 from pytest_nnscale.rules import parse_rule
 
 # For every option two valid values, an invalid one, and the sentence about the latter.
@@ -21,16 +20,12 @@ VALUES: dict[str, tuple[str, str, str, str]] = {
     "max_time": ("2.5", "9", "-1", "'-1' is not seconds above zero"),
     "confidence": ("0.9", "0.95", "99", "'99' is not between 0.5 and 1"),
 }
-every_option = pytest.mark.parametrize("option", fields(Options), ids=lambda option: option.name)
+every_option = pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
 
 
-def flag_of(option: Field[Any]) -> str:
-    return f"--nnscale-{option.name.replace('_', '-')}"
-
-
-def given(option: Field[Any], text: str) -> Any:
+def given(option: Option, text: str) -> Any:
     """Return a text as pytest hands it over: in a list where the option repeats."""
-    return [text] if option.metadata["ini"] != "string" else text
+    return [text] if option.repeats else text
 
 
 def resolved(flags: dict[str, Any] | None = None, ini: dict[str, Any] | None = None) -> Options:
@@ -38,40 +33,40 @@ def resolved(flags: dict[str, Any] | None = None, ini: dict[str, Any] | None = N
 
 
 def test_every_option_is_tried_here() -> None:
-    """A new field of Options needs a row in the table above."""
-    assert {option.name for option in fields(Options)} == set(VALUES)
+    """A new option needs a field of Options and a row in the table above."""
+    assert {option.name for option in OPTIONS} == set(Options._fields) == set(VALUES)
 
 
 @every_option
-def test_every_option_is_a_flag_and_an_ini_key_with_help(option: Field[Any]) -> None:
-    """Declared from the fields, so that none can be forgotten."""
+def test_every_option_is_a_flag_and_an_ini_key_with_help(option: Option) -> None:
+    """Declared from the table, so that none can be forgotten."""
     flags: dict[str, Any] = {}
     keys: dict[str, tuple[Any, ...]] = {}
     declare(
         lambda name, **more: flags.update({name: more}),
         lambda name, *more, **_: keys.update({name: more}),
     )
-    assert flags[flag_of(option)]["dest"] == f"nnscale_{option.name}"
-    assert flags[flag_of(option)]["help"]
-    assert keys[f"nnscale_{option.name}"] == (flags[flag_of(option)]["help"],)
+    assert flags[option.flag]["dest"] == f"nnscale_{option.name}"
+    assert flags[option.flag]["help"]
+    assert keys[f"nnscale_{option.name}"] == (flags[option.flag]["help"],)
 
 
 @every_option
-def test_the_flag_wins_over_the_ini_key_and_that_over_the_default(option: Field[Any]) -> None:
+def test_the_flag_wins_over_the_ini_key_and_that_over_the_default(option: Option) -> None:
     """Resolved once, in this order."""
     first, second, *_ = VALUES[option.name]
     key = f"nnscale_{option.name}"
     flag, ini = {key: given(option, first)}, {key: given(option, second)}
-    parse = option.metadata["parse"]
+    parse = option.parse
     assert getattr(resolved(flag, ini), option.name) == parse(given(option, first))
     assert getattr(resolved({}, ini), option.name) == parse(given(option, second))
-    assert getattr(resolved(), option.name) == option.default
+    assert getattr(resolved(), option.name) == Options._field_defaults[option.name]
     assert parse(given(option, first)) != parse(given(option, second))
 
 
 @every_option
 @pytest.mark.parametrize("source", ["flag", "ini"])
-def test_a_bad_value_is_named_with_where_it_was_written(option: Field[Any], source: str) -> None:
+def test_a_bad_value_is_named_with_where_it_was_written(option: Option, source: str) -> None:
     """The sentence names the flag or the ini key, the value and what is valid."""
     *_, bad, sentence = VALUES[option.name]
     key = f"nnscale_{option.name}"
@@ -79,12 +74,12 @@ def test_a_bad_value_is_named_with_where_it_was_written(option: Field[Any], sour
     with pytest.raises(BadOption) as refused:
         resolved(told, {}) if source == "flag" else resolved({}, told)
     assert sentence in str(refused.value)
-    spelling = flag_of(option) if source == "flag" else key
+    spelling = option.flag if source == "flag" else key
     assert str(refused.value).startswith((spelling, "nnscale_budgets"))
 
 
 @every_option
-def test_pytest_hands_both_spellings_over(option: Field[Any], suite: Any) -> None:
+def test_pytest_hands_both_spellings_over(option: Option, suite: Any) -> None:
     """Through pytest's own parsers: from the ini file, and the flag over it."""
     first, second, *_ = VALUES[option.name]
     conftest = f"""
@@ -94,11 +89,11 @@ def test_pytest_hands_both_spellings_over(option: Field[Any], suite: Any) -> Non
             return f"resolved: {{config.stash[keys.OPTIONS].{option.name}!r}}"
         """
     ini = f"nnscale_{option.name} = {first}"
-    parse = option.metadata["parse"]
+    parse = option.parse
     result = suite("", "--collect-only", ".", ini=ini, conftest=conftest)
     assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
     assert f"resolved: {parse(given(option, first))!r}" in result.outlines
-    result = suite(None, "--collect-only", ".", f"{flag_of(option)}={second}")
+    result = suite(None, "--collect-only", ".", f"{option.flag}={second}")
     assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
     assert f"resolved: {parse(given(option, second))!r}" in result.outlines
 
