@@ -58,6 +58,7 @@ class CountingMode(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
+        __tracebackhide__ = True  # a model's error is shown in the model
         kwargs = kwargs or {}
         if self.paused:
             return func(*args, **kwargs)
@@ -75,10 +76,12 @@ class CountingMode(TorchDispatchMode):
         return self._observe(func, args, kwargs)
 
     def _cond(self, predicate: Any, if_true: Any, if_false: Any, operands: Any = ()) -> Any:
+        __tracebackhide__ = True
         with self:
             return if_true(*operands) if bool(predicate) else if_false(*operands)
 
     def _observe(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        __tracebackhide__ = True
         node = torch._C._current_autograd_node()
         backward = node is not None
         self._find_backward(func, kwargs, backward=backward)

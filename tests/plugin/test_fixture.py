@@ -139,6 +139,22 @@ def test_it(nnscale):
     assert "1 budget: 0 within, 0 over, 0 inconclusive, 0 unmeasured, 1 not run" in result.outlines
 
 
+def test_a_models_error_is_shown_in_the_model(suite: Any) -> None:
+    """No frame of ours stands between the call in the test and the line that failed."""
+    result = suite(
+        """
+        model = nn.Sequential(nn.Linear(3, 4), nn.Linear(5, 4))
+
+        @pytest.mark.max_flops(10)
+        def test_it(nnscale):
+            nnscale(model, torch.ones(1, 3))
+        """
+    )
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["test_it.py:*", "*nn/modules/linear.py:*", "E *cannot be multi*"])
+    result.stdout.no_fnmatch_line("*pytest_nnscale/*.py:*")
+
+
 def test_a_model_without_inputs_has_params_and_size(suite: Any) -> None:
     """nnscale.profile(model) judges what needs no run; what does is red."""
     result = suite(
