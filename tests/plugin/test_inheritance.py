@@ -39,7 +39,7 @@ class TestClass:
     text = result.stdout.str()
     for limit in (1, 2, 3, 4):
         assert f"needs 8 FLOP, budget {limit} FLOP" in text
-    assert text.count("max_params: Linear needs 6, budget 5") == 4
+    assert result.outlines.count("max_params: Linear needs 6, budget 5 (+1, +20.0 %)") == 4
     assert "the budget comes from nnscale_budgets 'test_it.py*'" in text
     assert "8 budgets: 0 within, 8 over" in text
 
