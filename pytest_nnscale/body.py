@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from pytest_nnscale.naming import joint_name
 from pytest_nnscale.observation import Observation
 
 _USE_THE_FIXTURE = "use the fixture: def test_...(nnscale): nnscale(model, x)"
@@ -48,7 +49,7 @@ def observe_body(item: pytest.Item) -> Observation:
         )
     untimed = _why_untimed(item)
     return Observation(
-        " + ".join(type(module).__name__ for module in counter.roots) or item.name,
+        joint_name(counter.roots) or item.name,
         counter.roots,
         count,
         repeat=None if untimed else lambda: _run_again(item),

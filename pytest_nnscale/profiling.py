@@ -12,6 +12,7 @@ from pytest_nnscale.budget import Phase
 from pytest_nnscale.errors import BadOption, BadWorkload, CannotMeasure
 from pytest_nnscale.measurement import Measurement, Metric
 from pytest_nnscale.meters.table import EXECUTED, measure
+from pytest_nnscale.naming import joint_name
 from pytest_nnscale.observation import Observation
 from pytest_nnscale.workload import Workload, gradients_for
 
@@ -26,16 +27,19 @@ STRUCTURAL = tuple(metric for metric in Metric if metric.structural)
 
 @dataclass(frozen=True, slots=True)
 class ModuleRow:
-    """What one module has and does: by itself (`own_`), and with all below it (`total_`)."""
+    """What one module has and does: by itself (`own_`), and with all below it (`total_`).
+
+    None where it was not measured.
+    """
 
     path: str
     type: str
-    own_params: int
-    total_params: int
-    own_flops: int
-    total_flops: int
-    own_memory_bytes: int
-    total_memory_bytes: int
+    own_params: int | None
+    total_params: int | None
+    own_flops: int | None
+    total_flops: int | None
+    own_memory_bytes: int | None
+    total_memory_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -176,6 +180,8 @@ def workload_from(
         raise BadOption(f"phase is 'inference' or 'training', not {phase!r}")
     if args is not None and not isinstance(args, tuple | list):
         raise BadWorkload(f"args is a tuple of inputs, not {type(args).__name__}: write (x,)")
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise BadWorkload(f"kwargs is a dict of inputs by name, not {type(kwargs).__name__}")
     return Workload(model, tuple(args or ()), dict(kwargs or {}), phase)
 
 
@@ -205,7 +211,7 @@ def profile_of(observation: Observation, metrics: Iterable[Metric]) -> Profile:
 def subject_of(workload: Workload) -> str:
     """Name a workload by its model's class or its function's name."""
     if workload.modules:
-        return type(getattr(workload.modules[0], "_orig_mod", workload.modules[0])).__name__
+        return joint_name(workload.modules)
     return getattr(workload.model, "__name__", type(workload.model).__name__)
 
 
@@ -229,8 +235,7 @@ def same_device(asked: str, found: str) -> bool:
 def _metrics(names: Iterable[str] | None, *, runs: bool) -> tuple[Metric, ...]:
     if names is None:
         return EXACT if runs else STRUCTURAL
-    if isinstance(names, str):
-        names = names.replace(",", " ").split()
+    names = names.replace(",", " ").split() if isinstance(names, str) else [*names]
     valid = [metric.value for metric in Metric]
     unknown = [name for name in names if name not in valid]
     if unknown:
@@ -306,6 +311,9 @@ def assemble(
     shares = {m.metric: {s.path: s for s in m.shares} for m in found}
     params = shares.get(Metric.PARAMS, {})
     work = {row.path: row for row in counted.modules} if counted else {}
+    # A module without a share has none of what was measured; what was not measured is unknown.
+    without = 0 if params else None
+    idle = 0 if counted else None
     rows = []
     for path in sorted({*params, *work}, key=lambda path: (path.split("."), path)):
         held, done = params.get(path), work.get(path)
@@ -313,15 +321,12 @@ def assemble(
             ModuleRow(
                 path,
                 held.type if held else done.type if done else "",
-                int(held.own) if held else 0,
-                int(held.total) if held else 0,
-                done.own_flops if done else 0,
-                done.total_flops if done else 0,
-                done.own_memory if done else 0,
-                done.total_memory if done else 0,
+                *((int(held.own), int(held.total)) if held else (without, without)),
+                *((done.own_flops, done.total_flops) if done else (idle, idle)),
+                *((done.own_memory, done.total_memory) if done else (idle, idle)),
             )
         )
-    uncounted = tuple(u.operator for u in counted.uncounted) if counted else ()
+    uncounted = tuple(dict.fromkeys(u.operator for u in counted.uncounted)) if counted else ()
     return Profile(
         subject, phase, found, uncounted, tuple(rows), "executed" if counted else "state"
     )

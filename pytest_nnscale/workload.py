@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_nnscale.budget import Phase
 from pytest_nnscale.errors import BadWorkload, CannotMeasure
+from pytest_nnscale.naming import without_shell
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +30,13 @@ class Workload:
             raise BadWorkload(
                 f"a workload is a model or a function, not {type(self.model).__name__}; "
                 "call it as nnscale(model, *inputs)"
+            )
+        homes = {tensor.device.type for model in self.modules for tensor in _kept(model)}
+        if homes and "meta" not in homes and any(t.device.type == "meta" for t in self.tensors):
+            # Some operators take this and compute nothing.
+            raise BadWorkload(
+                f"an input is on meta and the model on {' and '.join(sorted(homes))}: "
+                "move one to the other's device"
             )
 
     def call(self) -> Any:
@@ -64,18 +73,22 @@ class Workload:
 
     @property
     def modules(self) -> tuple[torch.nn.Module, ...]:
-        """The model itself where it is a module; a function has none that could be known."""
+        """The model, out of its compiled shell; a function has none that could be known."""
         import torch
 
-        if isinstance(self.model, torch.nn.Module):
-            return (self.model,)
-        owner = getattr(self.model, "__self__", None)
-        return (owner,) if isinstance(owner, torch.nn.Module) else ()
+        for model in (self.model, getattr(self.model, "__self__", None)):
+            if isinstance(model, torch.nn.Module):
+                return (without_shell(model),)
+        return ()
 
     @property
     def compiled(self) -> bool:
         """Whether any part of it went through torch.compile."""
         return is_compiled(self.model)
+
+
+def _kept(model: torch.nn.Module) -> Iterator[torch.Tensor]:
+    return itertools.chain(model.parameters(), model.buffers())
 
 
 def is_compiled(model: Any) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterable
 from contextlib import ExitStack
 from types import TracebackType
 
@@ -23,10 +24,11 @@ from pytest_nnscale.counting.ledger import Ledger
 from pytest_nnscale.counting.ledger import ModuleWork as ModuleWork
 from pytest_nnscale.counting.ledger import Uncounted as Uncounted
 from pytest_nnscale.counting.liveness import Liveness
-from pytest_nnscale.counting.modules import ModuleTracker, is_compiled, outermost
+from pytest_nnscale.counting.modules import ModuleTracker, outermost
 from pytest_nnscale.counting.threads import threads_watched
 from pytest_nnscale.counting.writes import Writes
 from pytest_nnscale.errors import CannotMeasure
+from pytest_nnscale.naming import is_shell
 from pytest_nnscale.preservation import Generators, Keepsake
 
 
@@ -34,15 +36,15 @@ class Counter:
     """A block of code that is counted while it runs; usable once.
 
     With `preserve`, `restore()` undoes what the block did to tensors that existed before and to
-    the modules it called, from each module's first call on.
+    the modules it called, from each module's first call on. `roots` are models known beforehand.
     """
 
-    def __init__(self, *, preserve: bool = False) -> None:
+    def __init__(self, *, preserve: bool = False, roots: Iterable[nn.Module] = ()) -> None:
         self._preserve = preserve
         self._ledger = Ledger()
         self._liveness = Liveness()
         self._writes = Writes(preserve=preserve)
-        self._modules = ModuleTracker(self._entered)
+        self._modules = ModuleTracker(self._entered, roots)
         self._mode = CountingMode(
             self._ledger, self._modules, self._liveness, self._writes, self._force_eager
         )
@@ -127,7 +129,7 @@ class Counter:
 
     def _entered(self, module: nn.Module) -> None:
         self._force_eager()
-        if is_compiled(module) or id(module) in self._known:
+        if is_shell(module) or id(module) in self._known:
             return
         new = [part for part in module.modules() if id(part) not in self._known]
         self._known.update((id(part), part) for part in new)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pytest_nnscale.counting.modules import NOWHERE, ModuleTracker, outermost, places, type_of
+from pytest_nnscale.counting.modules import NOWHERE, ModuleTracker, outermost, places
+from pytest_nnscale.naming import class_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ class Ledger:
         at_peak: Mapping[int, int],
     ) -> tuple[ModuleWork, ...]:
         roots = outermost(tracker.tops)
-        types = {"": type_of(roots[0]) if len(roots) == 1 else ""}
+        types = {"": class_name(roots[0]) if len(roots) == 1 else ""}
         own: dict[str, list[int]] = {"": [0, 0, 0]}
         for path, kind in known.values():
             types.setdefault(path, kind)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -20,6 +20,8 @@ from torch.nn.modules.module import (
     register_module_forward_pre_hook,
 )
 
+from pytest_nnscale.naming import class_name, is_shell, named_parts
+
 NOWHERE = 0  # the owner of what runs outside any module; other owners are ids of modules
 
 
@@ -27,10 +29,13 @@ class ModuleTracker:
     """Follows, by process-wide hooks, which module runs; needs no change to any module.
 
     `entered` is called with each module before it runs, in the thread of `start`. Calls of
-    modules in other threads are only noted, by the name of the thread.
+    modules in other threads are only noted, by the name of the thread. `roots` are models whose
+    parts may be called without them, as `model.forward(x)` does.
     """
 
-    def __init__(self, entered: Callable[[nn.Module], None]) -> None:
+    def __init__(
+        self, entered: Callable[[nn.Module], None], roots: Iterable[nn.Module] = ()
+    ) -> None:
         self._entered = entered
         self._home = threading.get_ident()
         self._stacks: dict[int, list[nn.Module]] = {}
@@ -39,7 +44,7 @@ class ModuleTracker:
         self._handles: list[Any] = []
         self.called: dict[int, nn.Module] = {}  # holds the modules, so that their ids stay theirs
         self.callers: dict[int, int] = {}
-        self.tops: list[nn.Module] = []
+        self.tops: list[nn.Module] = [*roots]
         self.elsewhere: dict[str, None] = {}
 
     def start(self) -> None:
@@ -67,7 +72,7 @@ class ModuleTracker:
         return self._owners[position] if position >= 0 else NOWHERE
 
     def _enter(self, module: nn.Module, _args: object) -> None:
-        if is_compiled(module):  # a shell: the module in it is called next
+        if is_shell(module):  # a shell: the module in it is called next
             self._entered(module)
             return
         thread = threading.get_ident()
@@ -101,11 +106,6 @@ class ModuleTracker:
             self._owners.append(owner)
 
 
-def is_compiled(module: nn.Module) -> bool:
-    """Tell whether a module is the shell that torch.compile puts around another."""
-    return type(module).__name__ == "OptimizedModule" and hasattr(module, "_orig_mod")
-
-
 def outermost(tops: list[nn.Module]) -> tuple[nn.Module, ...]:
     """Drop from modules those that are part of another of them."""
     parts = {id(part) for top in tops for part in top.modules() if part is not top}
@@ -115,31 +115,14 @@ def outermost(tops: list[nn.Module]) -> tuple[nn.Module, ...]:
 def places(tracker: ModuleTracker) -> dict[int, tuple[str, str]]:
     """Return path and type of every module under the roots, and of every other one called.
 
-    The only root has the path "", its parts the names that `named_modules` gives them, shared
-    ones the first. Several roots go by their types, a second of a type by "Type#2". A module that
-    is no registered part of a root hangs below the module that called it, by its type.
+    A module that is no registered part of a root hangs below the module that called it, by its
+    type.
     """
-    roots = outermost(tracker.tops)
-    found: dict[int, tuple[str, str]] = {}
-    taken: dict[str, int] = {}
-    for root in roots:
-        kind = type_of(root)
-        taken[kind] = taken.get(kind, 0) + 1
-        stem = kind if taken[kind] == 1 else f"{kind}#{taken[kind]}"
-        prefix = "" if len(roots) == 1 else stem
-        for name, module in root.named_modules():
-            parts = [prefix, *name.split(".")]
-            path = ".".join(part for part in parts if part and part != "_orig_mod")
-            found.setdefault(id(module), (path, type_of(module)))
+    parts = named_parts(outermost(tracker.tops))
+    found = {id(module): (path, class_name(module)) for path, module in parts}
     for owner, module in tracker.called.items():
         if owner not in found:
             above = found.get(tracker.callers[owner], ("", ""))[0]
-            kind = type_of(module)
+            kind = class_name(module)
             found[owner] = (f"{above}.{kind}" if above else kind, kind)
     return found
-
-
-def type_of(module: nn.Module) -> str:
-    """Name the class of a module; of a scripted one the class it was scripted from."""
-    original = getattr(module, "original_name", None)
-    return original if isinstance(original, str) else type(module).__name__

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from pytest_nnscale.measurement import Measurement, Metric, Share
 from pytest_nnscale.meters.stored import Stored, stored_tensors
+from pytest_nnscale.naming import class_name, joint_name, named_parts
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +30,7 @@ def measure_params(modules: Sequence[torch.nn.Module], *, trainable: bool = Fals
     ]
     total = sum(kept.tensor.numel() for kept in counted)
     shares = share_out([(kept, kept.tensor.numel()) for kept in counted], modules)
-    subject = " + ".join(type(module).__name__ for module in modules)
+    subject = joint_name(modules)
     uninitialised = [kept.path for kept in counted if kept.lazy]
     if uninitialised:
         return Measurement.nothing(
@@ -63,8 +64,5 @@ def share_out(
         for depth in range(len(names) + 1):
             above = ".".join(names[:depth])
             total[above] = total.get(above, 0) + amount
-    types: dict[str, str] = {}
-    for module in modules:
-        for path, child in module.named_modules():
-            types.setdefault(path, type(child).__name__)
+    types = {path: class_name(part) for path, part in named_parts(modules)}
     return tuple(Share(path, types.get(path, ""), own.get(path, 0), total[path]) for path in total)

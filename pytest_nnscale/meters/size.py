@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from pytest_nnscale.measurement import Measurement, Metric
 from pytest_nnscale.meters.params import share_out
 from pytest_nnscale.meters.stored import Stored, stored_tensors
+from pytest_nnscale.naming import joint_name
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 def measure_size(modules: Sequence[torch.nn.Module]) -> Measurement:
     """Sum the stored bytes of some models' parameters and buffers, shared storage once."""
     tensors, unopened = stored_tensors(modules)
-    subject = " + ".join(type(module).__name__ for module in modules)
+    subject = joint_name(modules)
     lazy = [kept.path for kept in tensors if kept.lazy]
     if lazy:
         return Measurement.nothing(

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from pytest_nnscale.naming import named_parts
+
 if TYPE_CHECKING:
     import torch
 
@@ -28,25 +30,21 @@ def stored_tensors(modules: Sequence[torch.nn.Module]) -> tuple[list[Stored], li
     tensors: list[Stored] = []
     unopened: list[str] = []
     seen: set[int] = set()
-    for root in modules:
-        for path, module in root.named_modules():
-            if id(module) in seen:
-                continue
-            seen.add(id(module))
-            named: list[tuple[Literal["parameter", "buffer"], torch.Tensor | None]] = [
-                *(("parameter", p) for p in module._parameters.values()),
-                *(("buffer", b) for b in module._buffers.values()),
-            ]
-            for kind, tensor in named:
-                if tensor is not None and id(tensor) not in seen:
-                    seen.add(id(tensor))
-                    lazy = isinstance(tensor, UninitializedParameter)
-                    stored = torch.empty(0) if lazy else tensor
-                    tensors.append(Stored(path, kind, stored, lazy))
-            try:
-                tensors += [Stored(path, "packed", tensor) for tensor in _unpacked(module)]
-            except (AttributeError, RuntimeError, TypeError):
-                unopened.append(path)
+    for path, module in named_parts(modules):
+        named: list[tuple[Literal["parameter", "buffer"], torch.Tensor | None]] = [
+            *(("parameter", p) for p in module._parameters.values()),
+            *(("buffer", b) for b in module._buffers.values()),
+        ]
+        for kind, tensor in named:
+            if tensor is not None and id(tensor) not in seen:
+                seen.add(id(tensor))
+                lazy = isinstance(tensor, UninitializedParameter)
+                stored = torch.empty(0) if lazy else tensor
+                tensors.append(Stored(path, kind, stored, lazy))
+        try:
+            tensors += [Stored(path, "packed", tensor) for tensor in _unpacked(module)]
+        except (AttributeError, RuntimeError, TypeError):
+            unopened.append(path)
     return tensors, unopened
 
 

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 from pytest_nnscale.budget import Outcome, Verdict
 from pytest_nnscale.report.explanation import title
-from pytest_nnscale.units import BYTES, COUNT, FLOP, format_pair, format_percent, format_quantity
+from pytest_nnscale.units import (
+    BYTES,
+    COUNT,
+    FLOP,
+    Dimension,
+    format_pair,
+    format_percent,
+    format_quantity,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -95,15 +103,18 @@ def profile_table(profile: Profile, *, width: int = 80, depth: int | None = 2) -
 
 
 def _module_cells(row: ModuleRow, level: int, profile: Profile) -> tuple[str, ...]:
-    ran = profile.flops is not None
     return (
         "  " * level + (_escape(row.path.rpartition(".")[2]) or "(whole)"),
         _escape(row.type),
-        format_quantity(row.total_params, COUNT),
-        format_quantity(row.total_flops, FLOP) if ran else "",
-        format_percent(row.total_flops, profile.flops) if profile.flops else "",
-        format_quantity(row.total_memory_bytes, BYTES) if ran else "",
+        _shown(row.total_params, COUNT),
+        _shown(row.total_flops, FLOP),
+        format_percent(row.total_flops or 0, profile.flops) if profile.flops else "",
+        _shown(row.total_memory_bytes, BYTES),
     )
+
+
+def _shown(amount: int | None, dimension: Dimension) -> str:
+    return "" if amount is None else format_quantity(amount, dimension)
 
 
 def _escape(text: str) -> str:
