@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pytest_nnscale.errors import CannotMeasure
 from pytest_nnscale.measurement import Measurement, Metric
 from pytest_nnscale.timing.clock import Clock, WallClock
 from pytest_nnscale.timing.interval import quantile_interval, required_samples, sample_quantile
-from pytest_nnscale.timing.sampling import sample
+from pytest_nnscale.timing.sampling import Samples, sample, time_to_give
 from pytest_nnscale.units import SECONDS, format_quantity
 
 
@@ -33,9 +34,11 @@ def measure_latency(
     Where `max_time_s` does not suffice for as many calls as the interval needs, nothing is
     measured, and the reason says how long it would take.
     """
-    least = required_samples(quantile, confidence)
+    least, clock = required_samples(quantile, confidence), clock or WallClock(device)
     try:
-        taken = sample(call, clock=clock or WallClock(device), max_time_s=max_time_s, least=least)
+        taken = sample(call, clock=clock, max_time_s=max_time_s, least=least)
+    except CannotMeasure as error:
+        return Measurement.nothing(Metric.LATENCY, reason=error.reason, remedy=error.remedy)
     except Exception as error:
         return Measurement.nothing(
             Metric.LATENCY,
@@ -44,25 +47,29 @@ def measure_latency(
         )
     interval = quantile_interval(taken.seconds, quantile, confidence)
     if interval is None:
-        needed_s = 1.25 * least * taken.calls_per_sample * taken.estimate_s
+        each_s = max(taken.estimate_s, clock.resolution_s)
+        needed_s = time_to_give(1.25 * least * taken.calls_per_sample * each_s)
         return Measurement.nothing(
             Metric.LATENCY,
             reason=(
-                f"p{100 * quantile:g} at {100 * confidence:g} % needs {least} calls of about "
+                f"p{100 * quantile:g} at {100 * confidence:g} % needs {least * taken.calls_per_sample} calls of about "
                 f"{format_quantity(taken.estimate_s, SECONDS)}, and there was time for "
-                f"{taken.affordable}"
+                f"{taken.affordable * taken.calls_per_sample}"
             ),
-            remedy=f"give it longer: --nnscale-max-time={needed_s:.2g}",
+            remedy=f"give it longer: --nnscale-max-time={needed_s:g}",
         )
-    batches = f"{taken.calls_per_sample} calls" if taken.calls_per_sample > 1 else "a call"
     return Measurement(
         Metric.LATENCY,
         sample_quantile(taken.seconds, quantile),
         *interval,
         method="wall clock",
         samples=taken.seconds,
-        notes=(f"{len(taken.seconds)} samples of {batches}, {_threads()}",),
+        notes=(f"{len(taken.seconds)} samples of {_batch(taken)}, {_threads()}",),
     )
+
+
+def _batch(taken: Samples) -> str:
+    return f"{taken.calls_per_sample} calls" if taken.calls_per_sample > 1 else "a call"
 
 
 def _threads() -> str:

@@ -11,11 +11,12 @@ from pytest_nnscale.errors import CannotMeasure
 
 
 class EnergyCounter(Protocol):
-    """A counter of joules since some fixed moment."""
+    """A counter of joules since some fixed moment; it moves in steps, and only now and then."""
 
     name: str
     device: str
     resolution_j: float
+    resolution_s: float
 
     def read_j(self) -> float:
         """Return joules since the counter was opened; CannotMeasure where it is lost."""
@@ -45,14 +46,18 @@ def find_counters(
 
 @dataclass
 class FakeCounter:
-    """A counter for tests: a set power over a clock, in steps of its resolution."""
+    """A counter for tests: a set power over a clock, in steps of its resolutions."""
 
     power_w: float
     now_s: Callable[[], float]
     resolution_j: float = 1e-6
     name: str = "fake"
     device: str = "cpu"
+    resolution_s: float = 0.0
 
     def read_j(self) -> float:
-        """Return the energy so far, rounded down to the last full step."""
-        return self.power_w * self.now_s() // self.resolution_j * self.resolution_j
+        """Return the energy at the last update, rounded down to the last full step."""
+        time_s = self.now_s()
+        if self.resolution_s:
+            time_s = time_s // self.resolution_s * self.resolution_s
+        return self.power_w * time_s // self.resolution_j * self.resolution_j

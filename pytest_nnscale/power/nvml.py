@@ -19,6 +19,7 @@ class NvmlCounter:
     device: str
     name: str
     resolution_j: float = 1e-3
+    resolution_s: float = 0.1  # the longest interval between two updates that is known of
 
     def read_j(self) -> float:
         """Return joules since the driver was loaded."""

@@ -24,6 +24,7 @@ class RaplCounter:
     range_j: float
     device: str = "cpu"
     resolution_j: float = 61e-6  # 2^-14 J, the coarsest unit that common processors count in
+    resolution_s: float = 1e-3  # updates come about once a millisecond
 
     def __post_init__(self) -> None:
         self._last_j = _read_j(self.zone)

@@ -22,14 +22,17 @@ class WallClock:
 
     def __init__(self, device: str = "cpu") -> None:
         self.resolution_s = time.get_clock_info("perf_counter").resolution
-        self._device = device.partition(":")[0]
+        self._device = device
 
     def now_s(self) -> float:
         """Return seconds of `time.perf_counter`, with the device's queue empty."""
-        if self._device not in ("cpu", "meta"):
+        kind, colon, _ = self._device.partition(":")
+        if kind not in ("cpu", "meta"):
             import torch
 
-            getattr(torch, self._device).synchronize()
+            # Without an index it is the current device that is waited for; there is one MPS.
+            which = (torch.device(self._device),) if colon and kind != "mps" else ()
+            getattr(torch, kind).synchronize(*which)
         return time.perf_counter()
 
 

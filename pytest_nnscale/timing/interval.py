@@ -19,7 +19,8 @@ def quantile_interval(
 
     None where the samples are too few for any two of them to enclose it: see `required_samples`.
     """
-    n, tail = len(samples), (1 - confidence) / 2
+    # A tail that is met exactly is met, whatever the rounding of the sums.
+    n, tail = len(samples), (1 - confidence) / 2 * (1 + 1e-9)
     ordered = sorted(samples)
     below, rank_low, rank_high = 0.0, 0, None
     # below = P(fewer than rank samples lie under the quantile)

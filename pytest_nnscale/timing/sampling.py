@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,14 +33,15 @@ class Samples:
 def sample(call: Callable[[], object], *, clock: Clock, max_time_s: float, least: int) -> Samples:
     """Time a call `least` times or more within about `max_time_s`, or not at all.
 
+    Calls that become slower after the warm-up take longer, by as much as they slow down.
     A fifth of the time warms up and estimates. The number of samples is fixed from that estimate
     before the first is taken, since the interval of a fixed number is not valid for one that was
     stopped when it looked good.
     """
     estimate_s = _warm_up(call, clock, max_time_s * _WARM_UP_SHARE)
-    batch = max(1, round(_TICKS * clock.resolution_s / max(estimate_s, clock.resolution_s)))
+    batch = max(1, math.ceil(_TICKS * clock.resolution_s / max(estimate_s, clock.resolution_s)))
     left_s = max_time_s * (1 - _WARM_UP_SHARE)
-    affordable = int(left_s / (batch * max(estimate_s, clock.resolution_s)))
+    affordable = int(left_s / (batch * max(estimate_s, clock.resolution_s)) + 1e-9)
     if affordable < least:
         return Samples((), batch, affordable, estimate_s)
     seconds = []
@@ -52,8 +54,14 @@ def sample(call: Callable[[], object], *, clock: Clock, max_time_s: float, least
     return Samples(tuple(seconds), batch, affordable, estimate_s)
 
 
+def time_to_give(seconds: float) -> float:
+    """Round a time up to two digits, so that whoever gives it gives enough."""
+    step = 10.0 ** (math.floor(math.log10(seconds)) - 1)
+    return round(math.ceil(seconds / step * (1 - 1e-9)) * step, 12)
+
+
 def _warm_up(call: Callable[[], object], clock: Clock, max_time_s: float) -> float:
-    """Call until three in a row agree within a tenth, or time is up; return the last duration."""
+    """Call until three in a row agree within a tenth, or time is up; return the median of the last three."""
     begun_s = clock.now_s()
     recent: list[float] = []
     while True:
