@@ -7,11 +7,15 @@ import inspect
 import io
 import warnings
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_nnscale.naming import joint_name
 from pytest_nnscale.observation import Observation
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _USE_THE_FIXTURE = "use the fixture: def test_...(nnscale): nnscale(model, x)"
 _OWN_NUMERICS = "the whole test body was measured, its own numerics included"
@@ -22,14 +26,17 @@ def observe_body(item: pytest.Item) -> Observation:
 
     The first run is over, and its outcome stands. `item.runtest` is called rather than the test
     function, which for an async test would only make a coroutine. Whatever the second run changes
-    in tensors and modules is put back.
+    in tensors and modules is put back. No count says that it could not run twice, and why.
     """
+    unrepeatable = _why_unrepeatable(item)
+    if unrepeatable:
+        return Observation(item.name, reason=unrepeatable, remedy=_USE_THE_FIXTURE)
     from pytest_nnscale.counting.counter import Counter
-    from pytest_nnscale.preservation import preserved
+    from pytest_nnscale.preservation.keepsake import preserved
 
     counter = Counter(preserve=True)
     failure: BaseException | None = None
-    with preserved(()):
+    with preserved(_modules_in(getattr(item, "funcargs", {}))):
         try:
             with counter:
                 _run_again(item)
@@ -37,46 +44,95 @@ def observe_body(item: pytest.Item) -> Observation:
             failure = error
         finally:
             counter.restore()
-    count = counter.count()
     if failure is not None:
+        first, *_ = str(failure).strip().splitlines() or ["no message"]
         return Observation(
             item.name,
-            # Without a single operator there was no workload that failed.
-            count=None if count.operators else count,
-            reason=f"the test body cannot run twice: {type(failure).__name__}: "
-            + (str(failure).strip().splitlines() or ["no message"])[0],
+            reason=f"the test body cannot run twice: {type(failure).__name__}: {first}",
             remedy=_USE_THE_FIXTURE,
         )
-    untimed = _why_untimed(item)
+    count, untimed = counter.count(), _why_untimed(item)
     return Observation(
         joint_name(counter.roots) or item.name,
         counter.roots,
         count,
         repeat=None if untimed else lambda: _run_again(item),
         guard=lambda: preserved(counter.roots, counter.written),
-        device=next((d for d in count.devices if d not in ("cpu", "meta")), "cpu"),
+        device=_device(count.devices),
         reason=untimed,
         remedy=_USE_THE_FIXTURE if untimed else "",
         notes=(_OWN_NUMERICS,),
+        elsewhere=counter.parameters_elsewhere,
     )
 
 
+def _modules_in(values: dict[str, Any]) -> list[nn.Module]:
+    """Return the models among fixtures: a test may change them before it calls them."""
+    from torch import nn
+    from torch.utils import _pytree
+
+    return [leaf for leaf in _pytree.tree_leaves(values) if isinstance(leaf, nn.Module)]
+
+
+def _device(devices: tuple[str, ...]) -> str:
+    """Return where most of it ran: the first device that is not the host."""
+    others = [device for device in devices if device != "cpu"]
+    return next((d for d in others if d != "meta"), "cpu" if "cpu" in devices else "meta")
+
+
 def _run_again(item: pytest.Item) -> None:
-    with _quietly():
-        item.runtest()
+    told = len(item.user_properties)
+    try:
+        with _quietly(item), _without_subtests(item) as failed:
+            item.runtest()
+    finally:
+        del item.user_properties[told:]
     # A unittest case keeps its failures to itself.
     excinfo = getattr(item, "_excinfo", None)
     if excinfo:
         item._excinfo = None  # type: ignore[attr-defined]
         raise excinfo[0].value
+    if failed:
+        raise failed[0]
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
+def _quietly(item: pytest.Item) -> Iterator[None]:
     """Drop what a repeat prints and warns of: the first run has said it."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    capture = item.config.pluginmanager.get_plugin("capturemanager")
+    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
         warnings.simplefilter("ignore")
+        if (
+            capture is not None and capture.is_globally_capturing()
+        ):  # also what is written past sys.stdout
+            capture.resume_global_capture()
+            stack.callback(capture.read_global_capture)
+            stack.callback(capture.suspend_global_capture, in_=False)
+        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
         yield
+
+
+@contextlib.contextmanager
+def _without_subtests(item: Any) -> Iterator[list[BaseException]]:
+    """Keep subtests of a unittest case from being reported again; yield what they raise."""
+    failed: list[BaseException] = []
+    if not hasattr(item, "addSubTest"):
+        yield failed
+        return
+    item.addSubTest = lambda _case, _test, info: failed.append(info[1]) if info else None
+    try:
+        yield failed
+    finally:
+        del item.addSubTest
+
+
+def _why_unrepeatable(item: pytest.Item) -> str:
+    if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+        return "hypothesis runs the body many times, on inputs that it draws"
+    if "subtests" in getattr(item, "funcargs", {}):
+        return "a second run would report the subtests of the body again"
+    return ""
 
 
 def _why_untimed(item: pytest.Item) -> str:

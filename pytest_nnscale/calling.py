@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from pytest_nnscale.errors import BadWorkload
 
 if TYPE_CHECKING:
     from pytest_nnscale.budget import Budget, Phase, Verdict
+    from pytest_nnscale.counting.counter import Counter
     from pytest_nnscale.meters.table import Effort
     from pytest_nnscale.observation import Observation
     from pytest_nnscale.profiling import Profile
@@ -29,6 +33,7 @@ class NnscaleCaller:
         self.verdicts: list[Verdict] = []
         self.calls = 0
         self.raised = 0
+        self.closed = False
 
     def __call__(self, model: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call `model(*args, **kwargs)` once and return what it returns.
@@ -36,20 +41,28 @@ class NnscaleCaller:
         Its errors are the test's own, and then nothing is recorded. A compiled model is called as
         it is, and counted from its eager self afterwards.
         """
+        if self.closed:
+            raise BadWorkload(
+                "nnscale was called after the test had ended, where no budget judges the call; "
+                "call it in the test"
+            )
         __tracebackhide__ = True  # a model's error is shown at the line that called it
         from pytest_nnscale.workload import Workload
 
         workload = Workload(model, args, kwargs)
         try:
             output, observation = self._observe(workload)
+            workload.check_devices()  # a call that raises shows its own error
         except BaseException:
             self.raised += 1
             raise
         training = [budget for budget in self._budgets if budget.phase == "training"]
         inference = [budget for budget in self._budgets if budget.phase == "inference"]
-        self._judge(inference, observation)
+        count = observation.count
+        self._judge(inference, replace(observation, count=count and count.as_one_call()))
         if training:
-            self._judge(training, _observe_training(workload))
+            trains = count is not None and count.backward
+            self._judge(training, observation if trains else _observe_training(workload))
         self.calls += 1
         return output
 
@@ -69,7 +82,7 @@ class NnscaleCaller:
 
         workload = profiling.workload_from(model, args, kwargs, phase)
         runs = args is not None or kwargs is not None
-        observation = profiling.observe(workload, runs=runs, counted=runs)
+        observation = profiling.observe(workload, runs=runs)
         judged = [
             budget
             for budget in self._budgets
@@ -82,32 +95,27 @@ class NnscaleCaller:
     def _observe(self, workload: Workload) -> tuple[Any, Observation]:
         __tracebackhide__ = True
         from pytest_nnscale.counting.counter import Counter
-        from pytest_nnscale.meters.table import EXECUTED
         from pytest_nnscale.observation import Observation
-        from pytest_nnscale.preservation import preserved
-        from pytest_nnscale.profiling import device_of, subject_of
+        from pytest_nnscale.profiling import device_of, guard_of, subject_of
 
-        counted = any(budget.metric in EXECUTED for budget in self._budgets)
         # Where it lives is asked first: a call may move it.
-        device = device_of(workload)
-        count = None
-        modules = workload.modules
-        if not counted and modules:
+        subject, device = subject_of(workload), device_of(workload)
+        if workload.compiled:
             output = workload.call()
-        elif workload.compiled:
-            output = workload.call()
-            count, modules = _count_again(workload)
+            if workload.modules and all(budget.metric.structural for budget in self._budgets):
+                return output, Observation(subject, workload.modules, device=device)
+            counter = _counted_again(workload)
         else:
-            with Counter() as counter:
+            with Counter(roots=workload.modules) as counter:
                 output = workload.call()
-            count, modules = counter.count(), modules or counter.roots
         return output, Observation(
-            subject_of(workload),
-            modules,
-            count,
+            subject,
+            counter.roots,
+            counter.count(),
             repeat=workload.call,
-            guard=lambda: preserved(modules, workload.tensors),
+            guard=guard_of(workload, counter),
             device=device,
+            elsewhere=counter.parameters_elsewhere,
         )
 
     def _judge(self, budgets: Sequence[Budget], observation: Observation) -> None:
@@ -119,30 +127,29 @@ class NnscaleCaller:
             )
 
 
-def _count_again(workload: Workload) -> tuple[Any, tuple[Any, ...]]:
+def _counted_again(workload: Workload) -> Counter:
     """Count a compiled workload from its eager self, in the grad mode of the caller."""
     from pytest_nnscale.counting.counter import Counter
-    from pytest_nnscale.preservation import preserved
+    from pytest_nnscale.preservation.keepsake import preserved
 
-    counter = Counter(preserve=True)
-    with preserved(workload.modules, workload.tensors):
+    counter = Counter(preserve=True, roots=workload.modules)
+    inputs = (workload.args, workload.kwargs)
+    with preserved(workload.modules, workload.tensors, inputs=inputs):
         try:
             with counter:
                 workload.call()
         finally:
             counter.restore()
-    return counter.count(), workload.modules or counter.roots
+    return counter
 
 
 def _observe_training(workload: Workload) -> Observation:
-    from dataclasses import replace
-
     from pytest_nnscale.errors import CannotMeasure
     from pytest_nnscale.observation import Observation
     from pytest_nnscale.profiling import observe, subject_of
 
     try:
-        return observe(replace(workload, phase="training"), runs=True, counted=True)
+        return observe(replace(workload, phase="training"), runs=True)
     except CannotMeasure as error:
         return Observation(
             subject_of(workload), workload.modules, reason=error.reason, remedy=error.remedy

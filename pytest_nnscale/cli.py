@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from pytest_nnscale.budget import Phase
-from pytest_nnscale.errors import BadOption, BadWorkload, CannotMeasure
+from pytest_nnscale.errors import BadOption, BadWorkload, CannotMeasure, shown
+from pytest_nnscale.measurement import Metric
 
 if TYPE_CHECKING:
     import torch
@@ -46,31 +47,38 @@ def profile(
     depth: Annotated[int, typer.Option(help="how deep the table of modules goes", min=0)] = 2,
     json: Annotated[bool, typer.Option("--json", help="print JSON instead of the table")] = False,
 ) -> None:
-    """Print what one call of a model costs; without --input only its params and size."""
+    """Print what one call of a model costs; without --input only its params and size.
+
+    Exits with 2 where nothing could be measured, with 1 where something asked for could not.
+    """
     from pytest_nnscale.profiling import profile as measure
+    from pytest_nnscale.report.explanation import way_out
     from pytest_nnscale.report.table import profile_table
 
     try:
-        model = load(target)
+        wanted = _metrics(metrics, runs=bool(input))
+        _check_device(device)
         args = tuple(_tensor(shape, dtype, device) for shape in input or ()) or None
-        model = model.to(device).train(phase == "training")
+        model = _on(load(target), device).train(phase == "training")
         with _progress(target, quiet=json):
-            found = measure(
-                model,
-                args,
-                phase=phase,
-                metrics=metrics or None,
-            )
-    except (BadOption, BadWorkload, CannotMeasure) as error:
+            found = measure(model, args, phase=phase, metrics=wanted)
+    except CannotMeasure as error:
+        _stop(_joined(error.reason, error.remedy))
+    except (BadOption, BadWorkload) as error:
         _stop(str(error))
     except Exception as error:
-        _stop(f"{target} raised {type(error).__name__}: {error}")
+        _stop(f"{target} raised {_told(error)}")
+    missing = [m for m in found.measurements if m.value is None]
+    if len(missing) == len(found.measurements):
+        _stop(_joined(*(text for m in missing for text in (m.reason, way_out(m)))))
     if json:
         print(found.to_json())
     else:
         from rich.console import Console
 
         print(profile_table(found, width=Console().width, depth=depth))
+    if missing:
+        raise typer.Exit(1)
 
 
 def load(target: str) -> torch.nn.Module:
@@ -89,17 +97,47 @@ def load(target: str) -> torch.nn.Module:
         raise BadOption(f"{target!r} cannot be loaded: {error}") from error
     finally:
         sys.path.remove(str(Path.cwd()))
-    model = found if isinstance(found, torch.nn.Module) else found()
+    if isinstance(found, torch.nn.Module):
+        return found
+    if not callable(found):
+        raise BadOption(f"{target!r} is {shown(found)}, neither a torch.nn.Module nor a factory")
+    model = found()
     if not isinstance(model, torch.nn.Module):
-        raise BadOption(f"{target!r} gave a {type(model).__name__}, not a torch.nn.Module")
+        raise BadOption(f"{target!r} gave {shown(model)}, not a torch.nn.Module")
     return model
+
+
+def _metrics(text: str, *, runs: bool) -> list[str] | None:
+    """Return the metrics that were named, None for none; BadOption for those that need a run."""
+    names = text.replace(",", " ").split()
+    for name in names:
+        if not runs and any(m.value == name and not m.structural for m in Metric):
+            raise BadOption(f"{name} takes a run of the model: give --input SHAPE")
+    return names or None
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except Exception as error:
+        raise BadOption(f"--device {device!r} cannot be used: {_told(error)}") from error
+
+
+def _on(model: torch.nn.Module, device: str) -> torch.nn.Module:
+    try:
+        return model.to(device)
+    except Exception as error:
+        raise BadOption(f"the model cannot be put on {device!r}: {_told(error)}") from error
 
 
 def _tensor(shape: str, dtype: str, device: str) -> torch.Tensor:
     import torch
 
     try:
-        sizes = [int(size) for size in shape.split(",") if size.strip()]
+        # "" is the shape of a scalar; a size left out is none.
+        sizes = [int(size) for size in shape.split(",")] if shape.strip() else []
     except ValueError:
         raise BadOption(f"--input {shape!r} is not a shape such as 1,3,224,224") from None
     if any(size < 0 for size in sizes):
@@ -107,9 +145,12 @@ def _tensor(shape: str, dtype: str, device: str) -> torch.Tensor:
     kind = getattr(torch, dtype, None)
     if not isinstance(kind, torch.dtype):
         raise BadOption(f"--dtype {dtype!r} is not a dtype of torch, such as float32 or int64")
-    if kind.is_floating_point:
-        return torch.rand(sizes, dtype=kind, device=device)
-    return torch.zeros(sizes, dtype=kind, device=device)
+    fill = torch.rand if kind.is_floating_point else torch.zeros
+    try:
+        return fill(sizes, dtype=kind, device=device)
+    except Exception as error:
+        # More than memory holds, or a dtype that cannot be drawn at random.
+        raise BadOption(f"--input {shape!r} cannot be made: {_told(error)}") from error
 
 
 def _progress(target: str, *, quiet: bool) -> Any:
@@ -123,6 +164,16 @@ def _progress(target: str, *, quiet: bool) -> Any:
     )
 
 
-def _stop(message: str) -> None:
-    typer.echo(f"nnscale: {message}", err=True)
+def _joined(*texts: str) -> str:
+    return "; ".join(dict.fromkeys(text for text in texts if text))
+
+
+def _told(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    text = text if len(text) <= 300 else f"{text[:297]}..."
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _stop(message: str) -> NoReturn:
+    typer.echo(f"nnscale: {' '.join(message.split())}", err=True)
     raise typer.Exit(2)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
+from pytest_nnscale import keys
 from pytest_nnscale.budget import Budget
-from pytest_nnscale.errors import BadBudget
+from pytest_nnscale.errors import BadBudget, mistakes_text
 from pytest_nnscale.grammar import parse_mark
-from pytest_nnscale.marks import MARK_FOR, MARK_OF
+from pytest_nnscale.marks import MARK_FOR, MARK_OF, near_miss, own_marks
 from pytest_nnscale.rules import Rule
 
 
@@ -26,14 +27,20 @@ class Collection:
     idle_rules: tuple[str, ...]
 
 
-def collect(items: Iterable[pytest.Item], rules: Sequence[Rule]) -> Collection:
-    """Read the budgets of all items; a mistake does not hide the next one."""
+def collect(
+    items: Iterable[pytest.Item], rules: Sequence[Rule], *, known: Container[str] = ()
+) -> Collection:
+    """Read the budgets of all items; a mistake does not hide the next one.
+
+    `known` are the names of all registered marks: one that is not among them may be misspelt.
+    """
     budgets: dict[pytest.Item, tuple[Budget, ...]] = {}
     mistakes: dict[tuple[str, str], dict[str, None]] = {}
     covered: Counter[str] = Counter()
     matched: Counter[str] = Counter()
     for item in items:
         found: dict[object, Budget] = {}
+        _note_misspelt(item, known, mistakes)
         for budget in _from_marks(item, mistakes):
             found.setdefault(budget.key, budget)
         for rule in reversed(rules):
@@ -48,6 +55,32 @@ def collect(items: Iterable[pytest.Item], rules: Sequence[Rule]) -> Collection:
     idle = tuple(rule.glob for rule in rules if not matched[rule.glob])
     told = tuple(_told(message, where) for (_, message), where in mistakes.items())
     return Collection(budgets, told, dict(covered), idle)
+
+
+def budgets_of(item: pytest.Item) -> tuple[Budget, ...]:
+    """Return a test's budgets, read again where it was given marks since it was collected.
+
+    A mistake in them fails the test: it is too late for a collection error.
+    """
+    if own_marks(item) != item.stash.get(keys.MARKED, 0):
+        found = collect([item], item.config.stash[keys.OPTIONS].budgets)
+        if found.mistakes:
+            pytest.fail(mistakes_text(found.mistakes), pytrace=False)
+        item.stash[keys.BUDGETS] = found.budgets.get(item, ())
+        item.stash[keys.MARKED] = own_marks(item)
+    return item.stash.get(keys.BUDGETS, ())
+
+
+def _note_misspelt(
+    item: pytest.Item, known: Container[str], mistakes: dict[tuple[str, str], dict[str, None]]
+) -> None:
+    for node in item.listchain():
+        for mark in node.own_markers:
+            meant = None if mark.name in known else near_miss(mark.name)
+            if meant is not None:
+                place = node.nodeid.partition("[")[0]
+                sentence = f"{mark.name}: there is no such mark; did you mean {meant}?"
+                mistakes.setdefault((place, sentence), {})[item.nodeid] = None
 
 
 def _place_in_table(budget: Budget) -> int:
@@ -75,6 +108,7 @@ def _from_marks(
     budgets: list[Budget] = []
     for node, marks in _marks_by_node(item):
         here: dict[object, Budget] = {}
+        by_parameter: set[object] = set()
         for mark in marks:
             own = node is item
             origin = "the test's mark" if own else f"the mark of {node.nodeid or 'the session'}"
@@ -91,7 +125,7 @@ def _from_marks(
                 if (
                     budget.key in here
                     and not isinstance(node, pytest.Class)
-                    and id(mark) not in closest
+                    and (id(mark) not in closest or budget.key in by_parameter)
                     and budget.limit != here[budget.key].limit
                 ):
                     raise BadBudget("two limits for one number; keep one")
@@ -102,6 +136,8 @@ def _from_marks(
                 mistakes.setdefault((place, f"{mark.name}: {error}"), {})[where] = None
                 continue
             here[budget.key] = budget
+            if id(mark) in closest:
+                by_parameter.add(budget.key)
         budgets += here.values()
     return budgets
 
@@ -116,11 +152,14 @@ def _marks_by_node(
 
 
 def is_whole_suite(config: pytest.Config) -> bool:
-    """Tell whether everything is asked for: run from the rootdir, no paths, no --ignore, no --lf.
+    """Tell whether everything is asked for: no paths or all of them, no --ignore, no --lf.
 
-    Deselection by -k and -m comes after collecting and does not matter here.
+    All of them is the rootdir, or what `testpaths` lists. Deselection by -k and -m comes after
+    collecting and does not matter here.
     """
-    whole = config.args_source is not pytest.Config.ArgsSource.ARGS
-    inside = config.invocation_params.dir == config.rootpath
+    here = config.invocation_params.dir
+    asked = {(here / argument).resolve() for argument in config.args}
+    tests = {(config.rootpath / path).resolve() for path in config.getini("testpaths")}
+    whole = config.rootpath in asked or (bool(tests) and tests <= asked)
     narrowing = ("lf", "ignore", "ignore_glob", "stepwise", "deselect")
-    return whole and inside and not any(config.getoption(name, None) for name in narrowing)
+    return whole and not any(config.getoption(name, None) for name in narrowing)

@@ -79,9 +79,13 @@ def max_energy_j(
 
 
 def _mark(name: str, limit: Limit, **keywords: Any) -> pytest.MarkDecorator:
+    decorator: Any = getattr(pytest.mark, name)
     if callable(limit):
         # `@max_flops` without a limit, or with the model for one: the name of the test would be
         # bound to a decorator, and pytest would pass over it.
+        if getattr(limit, "__name__", "").lower().startswith("test"):
+            bare: pytest.MarkDecorator = decorator(limit)  # a mistake like any other: collected
+            return bare
         raise BadBudget(f"{name}: {shown(limit)} is no limit; give one: {MARK_OF[name].example}")
-    decorator: pytest.MarkDecorator = getattr(pytest.mark, name)
-    return decorator.with_args(limit, **keywords)
+    marked: pytest.MarkDecorator = decorator.with_args(limit, **keywords)
+    return marked

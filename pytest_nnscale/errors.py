@@ -11,6 +11,7 @@
 """
 
 import re
+from collections.abc import Sequence
 
 
 class NnscaleError(Exception):
@@ -51,3 +52,10 @@ def shown(value: object) -> str:
     # An address differs between processes, and equal mistakes of two workers must read alike.
     text = re.sub(r" at 0x[0-9A-Fa-f]+", "", text)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def mistakes_text(mistakes: Sequence[str]) -> str:
+    """Return all mistakes as one text, a line each below the heading."""
+    count = len(mistakes)
+    heading = f"nnscale: {count} mistake{'s' if count > 1 else ''} in the budgets"
+    return "\n  ".join([heading, *mistakes])

@@ -11,6 +11,9 @@ from pytest_nnscale.errors import BadBudget, BadQuantity, shown
 from pytest_nnscale.marks import DEVICES, PHASES, MarkSpec
 from pytest_nnscale.units import parse_quantity
 
+# A call in ten thousand: seeing it takes some fifty thousand calls, a rarer one millions.
+_LEAST_QUANTILE, _MOST_QUANTILE = 0.0001, 0.9999
+
 
 def parse_mark(
     spec: MarkSpec,
@@ -84,6 +87,11 @@ def _quantile(quantile: Any) -> float | None:
         raise BadBudget(f"quantile={shown(quantile)}; it is a number between 0 and 1, such as 0.95")
     if not math.isfinite(quantile) or not 0 < quantile < 1:
         raise BadBudget(f"quantile={shown(quantile)}; it lies between 0 and 1, such as 0.95")
+    if not _LEAST_QUANTILE <= quantile <= _MOST_QUANTILE:
+        raise BadBudget(
+            f"quantile={shown(quantile)}; to see a call that rare takes too many calls, "
+            f"give {_LEAST_QUANTILE} to {_MOST_QUANTILE}"
+        )
     # The median said aloud is the median left unsaid: both must have the same key.
     return None if quantile == 0.5 else float(quantile)
 

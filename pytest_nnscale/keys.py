@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 OPTIONS: pytest.StashKey[Options] = pytest.StashKey()
 BUDGETS: pytest.StashKey[tuple[Budget, ...]] = pytest.StashKey()
+MARKED: pytest.StashKey[int] = pytest.StashKey()  # marks of ours on the test when it was collected
 CALLER: pytest.StashKey[NnscaleCaller] = pytest.StashKey()
 TALLY: pytest.StashKey[Tally] = pytest.StashKey()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import pytest
 
     from pytest_nnscale.measurement import Metric
@@ -93,6 +95,37 @@ MARK_OF = {spec.name: spec for spec in MARKS}
 MARK_FOR = {spec.measures: spec.name for spec in MARKS}
 
 
+def near_miss(name: str) -> str | None:
+    """Return the mark of ours that a mark of this name was probably meant to be, or None.
+
+    For marks that nobody has registered: another plugin's `max_size` is no mistake.
+    """
+    if name in MARK_OF or not name.startswith("max_"):
+        return None
+    return close_to(name, MARK_OF)
+
+
+def close_to(name: str, valid: Iterable[str]) -> str | None:
+    """Return the valid name that an unknown one probably was meant to be, or None."""
+    from difflib import get_close_matches
+    from itertools import takewhile
+
+    names = [*valid]
+    # What all have in common says nothing of how close they are.
+    letters = zip(name, *names, strict=False)
+    start = len([*takewhile(lambda same: len({*same}) == 1, letters)])
+    stems = {known[start:].lower(): known for known in names}
+    found = get_close_matches(name[start:].lower(), stems, n=1, cutoff=0.7)
+    return stems[found[0]] if found else None
+
+
 def has_any(item: pytest.Item) -> bool:
-    """Tell whether a mark of ours stands on a test, its class, its module or its folders."""
-    return any(mark.name in MARK_OF for node in item.listchain() for mark in node.own_markers)
+    """Tell whether a mark of ours, or one that may have been meant so, stands on a test or above."""
+    return any(
+        mark.name.startswith("max_") for node in item.listchain() for mark in node.own_markers
+    )
+
+
+def own_marks(item: pytest.Item) -> int:
+    """Count the marks of ours on the test itself, its parametrisation included."""
+    return sum(mark.name in MARK_OF for mark in item.own_markers)

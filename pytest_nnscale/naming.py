@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -25,9 +26,18 @@ def without_shell(module: nn.Module) -> nn.Module:
     return module._orig_mod if is_shell(module) else module  # type: ignore[return-value]
 
 
+_MOST_NAMES = 3
+
+
 def joint_name(modules: Sequence[nn.Module]) -> str:
-    """Name several models by their classes: "Encoder + Decoder"."""
-    return " + ".join(class_name(without_shell(module)) for module in modules)
+    """Name several models by their classes: "Encoder + Decoder", "20 x Linear + LSTM + 4 more"."""
+    names = [class_name(without_shell(module)) for module in modules]
+    if len(names) <= _MOST_NAMES:
+        return " + ".join(names)
+    counts = Counter(names)
+    kinds = [name if n == 1 else f"{n} x {name}" for name, n in counts.items()]
+    unnamed = sum([*counts.values()][_MOST_NAMES:])
+    return " + ".join([*kinds[:_MOST_NAMES], *([f"{unnamed} more"] if unnamed else [])])
 
 
 def named_parts(roots: Sequence[nn.Module]) -> Iterator[tuple[str, nn.Module]]:

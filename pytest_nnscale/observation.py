@@ -21,7 +21,8 @@ class Observation:
 
     `count` or `repeat` is None where counting or repeating was not possible: `reason` and
     `remedy` then say why. `repeat` runs the workload once with nothing of ours active; `guard`
-    stands around all repeats together and leaves the model as it was.
+    stands around all repeats together and leaves the model as it was. `elsewhere` are parameters
+    that were used and belong to none of the modules.
     """
 
     subject: str
@@ -34,3 +35,4 @@ class Observation:
     reason: str = ""
     remedy: str = ""
     notes: tuple[str, ...] = ()
+    elsewhere: tuple[torch.Tensor, ...] = ()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_nnscale.errors import BadOption
-from pytest_nnscale.marks import DEVICES
+from pytest_nnscale.marks import DEVICES, close_to
 
 if TYPE_CHECKING:
     from pytest_nnscale.rules import Rule
@@ -127,6 +127,17 @@ def declare(add_flag: Callable[..., Any], add_ini: Callable[..., Any]) -> None:
         )
         # None tells a key that is not there from one that is empty.
         add_ini(option.key, option.help, type=option.repeats or "string", default=None)
+
+
+def refuse_unknown(keys: Iterable[str]) -> None:
+    """Raise BadOption for an ini key that looks like one of ours and is none."""
+    for key in keys:
+        if key.startswith("nnscale_"):
+            valid = [option.key for option in OPTIONS]
+            raise BadOption(
+                f"unknown ini key {key!r}; "
+                f"did you mean {close_to(key, valid) or ' or '.join(valid)}?"
+            )
 
 
 def resolve(flag: Callable[[str], Any], ini: Callable[[str], Any]) -> Options:

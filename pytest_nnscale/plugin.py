@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_nnscale import keys, marks, options
-from pytest_nnscale.errors import BadOption
+from pytest_nnscale.errors import BadOption, mistakes_text
 from pytest_nnscale.fixtures import nnscale as nnscale
 from pytest_nnscale.keys import IDLE, NOT_RUN, OURS, VERDICT
 
@@ -26,22 +26,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     for spec in marks.MARKS:
         config.addinivalue_line("markers", spec.help)
+    # pytest only warns of keys that nobody knows; a budget under a misspelt one would be off.
+    unknown: set[str] = getattr(config, "_get_unknown_ini_keys", set)()
     try:
+        options.refuse_unknown(unknown)
         config.stash[keys.OPTIONS] = options.resolve(config.getoption, config.getini)
     except BadOption as error:
         raise pytest.UsageError(str(error)) from error
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(
     session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
-) -> None:
+) -> Generator[None, None, None]:
+    collected = [*items]  # a glob means also what -k and -m leave out
+    yield  # others may add marks of ours
     rules = config.stash[keys.OPTIONS].budgets
-    if not rules and not any(marks.has_any(item) for item in items):
+    if not rules and not any(marks.has_any(item) for item in collected):
         return
     from pytest_nnscale.collecting import collect, is_whole_suite
 
-    found = collect(items, rules)
+    found = collect(collected, rules, known=_registered(config))
     mistakes = [*found.mistakes]
     # A worker's own command line does not tell: the controller's does.
     asked = getattr(config, "workerinput", {}).get("nnscale_whole_suite", is_whole_suite(config))
@@ -56,11 +61,12 @@ def pytest_collection_modifyitems(
             items.clear()
             return
     elif mistakes:
-        raise pytest.UsageError(_mistakes_text(mistakes))
+        raise pytest.UsageError(mistakes_text(mistakes))
     else:
         _tally(config).learn(told)
     for item, budgets in found.budgets.items():
         item.stash[keys.BUDGETS] = budgets
+        item.stash[keys.MARKED] = marks.own_marks(item)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -95,17 +101,25 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     budgets = item.stash.get(keys.BUDGETS, ())
-    if not budgets:
-        return (yield)
     try:
         outcome = yield
+        if budgets or marks.own_marks(item):
+            from pytest_nnscale.collecting import budgets_of
+
+            budgets = budgets_of(item)  # it may have been marked while it ran
     except BaseException:
+        if not budgets:
+            raise
         item.user_properties.append((NOT_RUN, len(budgets)))
         raise
+    if not budgets:
+        return outcome
     if getattr(item, "_excinfo", None):
         # A unittest case failed or skipped itself, which it does not raise through here.
         item.user_properties.append((NOT_RUN, len(budgets)))
         return outcome
+    if not hasattr(item.config, "workeroutput"):
+        _tally(item.config)
     from pytest_nnscale.enforcing import enforce, judge_test
 
     chosen = item.config.stash[keys.OPTIONS]
@@ -116,6 +130,11 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     item.user_properties += [(IDLE, origin) for origin in judged.idle]
     enforce(item, judged.verdicts, chosen)
     return outcome
+
+
+def _registered(config: pytest.Config) -> set[str]:
+    """Return the names of all registered marks: those of another plugin are no mistakes."""
+    return {line.partition(":")[0].partition("(")[0].strip() for line in config.getini("markers")}
 
 
 class _Listener:
@@ -148,13 +167,17 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     tally = session.config.stash.get(keys.TALLY, None)
     if tally is None:
         return
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if tally.mistakes:
         session.exitstatus = pytest.ExitCode.USAGE_ERROR
-        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
         if reporter is None:
-            sys.stderr.write(f"{_mistakes_text(tally.mistakes)}\n")
+            sys.stderr.write(f"{mistakes_text(tally.mistakes)}\n")
     elif tally.vain_origins and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if reporter is None:
+            from pytest_nnscale.report.terminal import in_vain
+
+            sys.stderr.writelines(f"{line}\n" for line in in_vain(tally))
 
 
 @pytest.hookimpl(trylast=True)
@@ -163,7 +186,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if tally is None:
         return
     if tally.mistakes:
-        terminalreporter.write_line(f"ERROR: {_mistakes_text(tally.mistakes)}", red=True)
+        terminalreporter.write_line(f"ERROR: {mistakes_text(tally.mistakes)}", red=True)
         return
     for glob in tally.idle_rules:
         terminalreporter.write_line(
@@ -179,9 +202,3 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         verbosity=config.get_verbosity(),
     ):
         terminalreporter.write_line(line, **({colour: True} if colour else {}))
-
-
-def _mistakes_text(mistakes: Any) -> str:
-    count = len(mistakes)
-    heading = f"nnscale: {count} mistake{'s' if count > 1 else ''} in the budgets"
-    return "\n  ".join([heading, *mistakes])

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_nnscale.budget import Phase
 from pytest_nnscale.errors import BadOption, BadWorkload, CannotMeasure
 from pytest_nnscale.measurement import Measurement, Metric
-from pytest_nnscale.meters.table import EXECUTED, measure
+from pytest_nnscale.meters.table import measure
 from pytest_nnscale.naming import joint_name
 from pytest_nnscale.observation import Observation
 from pytest_nnscale.workload import Workload, gradients_for
@@ -19,7 +19,7 @@ from pytest_nnscale.workload import Workload, gradients_for
 if TYPE_CHECKING:
     import torch
 
-    from pytest_nnscale.counting.counter import Count
+    from pytest_nnscale.counting.counter import Count, Counter
 
 EXACT = tuple(metric for metric in Metric if not metric.sampled)
 STRUCTURAL = tuple(metric for metric in Metric if metric.structural)
@@ -147,7 +147,7 @@ def profile(
     *,
     phase: Phase = "inference",
     device: str | torch.device | None = None,
-    metrics: Iterable[str] | None = None,
+    metrics: Iterable[str | Metric] | None = None,
 ) -> Profile:
     """Measure what a call of a model costs, and leave the model as it was.
 
@@ -160,8 +160,8 @@ def profile(
     workload = workload_from(model, args, kwargs, phase)
     runs = args is not None or kwargs is not None
     wanted = _metrics(metrics, runs=runs)
-    counted = runs and any(metric in EXECUTED for metric in wanted)
-    observation = observe(workload, runs=runs, counted=counted)
+    structural = workload.modules and all(metric.structural for metric in wanted)
+    observation = observe(workload, runs=runs and not structural)
     if device is not None and not same_device(str(device), observation.device):
         raise BadWorkload(
             f"device={str(device)!r}, but the model and its inputs are on {observation.device!r}"
@@ -182,24 +182,41 @@ def workload_from(
         raise BadWorkload(f"args is a tuple of inputs, not {type(args).__name__}: write (x,)")
     if kwargs is not None and not isinstance(kwargs, Mapping):
         raise BadWorkload(f"kwargs is a dict of inputs by name, not {type(kwargs).__name__}")
-    return Workload(model, tuple(args or ()), dict(kwargs or {}), phase)
+    workload = Workload(model, tuple(args or ()), dict(kwargs or {}), phase)
+    workload.check_devices()
+    return workload
 
 
-def observe(workload: Workload, *, runs: bool, counted: bool) -> Observation:
-    """Run a workload so that nothing of it stays, and return what was seen; `runs` or not at all."""
-    from pytest_nnscale.preservation import preserved
-
+def observe(workload: Workload, *, runs: bool) -> Observation:
+    """Run a workload once so that nothing of it stays, and return what was seen; or do not run it."""
+    if not runs:
+        return Observation(
+            subject_of(workload),
+            workload.modules,
+            device=device_of(workload),
+            reason="nothing was run",
+            remedy="hand over inputs: profile(model, args=(x,))",
+        )
+    device = device_of(workload)
+    counter = count_apart(workload)
     return Observation(
-        subject=subject_of(workload),
-        modules=workload.modules,
-        count=count_apart(workload) if counted else None,
-        repeat=repeat_of(workload) if runs else None,
-        guard=lambda: preserved(workload.modules, workload.tensors),
+        subject_of(workload),
+        counter.roots,
+        counter.count() if workload.phase == "training" else counter.count().as_one_call(),
+        repeat=repeat_of(workload),
+        guard=guard_of(workload, counter),
         phase=workload.phase,
-        device=device_of(workload),
-        reason="" if runs else "nothing was run",
-        remedy="" if runs else "hand over inputs: profile(model, args=(x,))",
+        device=device,
+        elsewhere=counter.parameters_elsewhere,
     )
+
+
+def guard_of(workload: Workload, counter: Counter) -> Callable[[], AbstractContextManager[None]]:
+    """Return what puts back all that a run of a workload was seen to touch."""
+    from pytest_nnscale.preservation.keepsake import preserved
+
+    touched = (*workload.tensors, *counter.written)
+    return lambda: preserved(counter.roots, touched, inputs=(workload.args, workload.kwargs))
 
 
 def profile_of(observation: Observation, metrics: Iterable[Metric]) -> Profile:
@@ -232,10 +249,11 @@ def same_device(asked: str, found: str) -> bool:
     return asked == found or (":" not in asked and found.partition(":")[0] == asked)
 
 
-def _metrics(names: Iterable[str] | None, *, runs: bool) -> tuple[Metric, ...]:
+def _metrics(names: Iterable[str | Metric] | None, *, runs: bool) -> tuple[Metric, ...]:
     if names is None:
         return EXACT if runs else STRUCTURAL
     names = names.replace(",", " ").split() if isinstance(names, str) else [*names]
+    names = [name.value if isinstance(name, Metric) else name for name in names]
     valid = [metric.value for metric in Metric]
     unknown = [name for name in names if name not in valid]
     if unknown:
@@ -243,19 +261,20 @@ def _metrics(names: Iterable[str] | None, *, runs: bool) -> tuple[Metric, ...]:
     return tuple(Metric(name) for name in names)
 
 
-def count_apart(workload: Workload) -> Count:
+def count_apart(workload: Workload) -> Counter:
     """Count a run whose effects on the model and its inputs are undone afterwards."""
     from pytest_nnscale.counting.counter import Counter
-    from pytest_nnscale.preservation import preserved
+    from pytest_nnscale.preservation.keepsake import preserved
 
-    counter = Counter(preserve=True)
-    with preserved(workload.modules, workload.tensors):
+    counter = Counter(preserve=True, roots=workload.modules)
+    inputs = (workload.args, workload.kwargs)
+    with preserved(workload.modules, workload.tensors, inputs=inputs):
         try:
             with counter, gradients_for(workload.phase):
                 workload.run()
         finally:
             counter.restore()
-    return counter.count()
+    return counter
 
 
 def repeat_of(workload: Workload) -> Callable[[], None]:
@@ -273,10 +292,13 @@ class Counting:
     """The handle of a `count()` block; its profile is there once the block has ended."""
 
     _profile: Profile | None = None
+    _raised: bool = False
 
     @property
     def profile(self) -> Profile:
         """The profile of the block; CannotMeasure while it still runs or when it raised."""
+        if self._raised:
+            raise CannotMeasure("the counted block raised, so that it has no profile")
         if self._profile is None:
             raise CannotMeasure(
                 "the counted block has not ended", remedy="read .profile after the with block"
@@ -295,11 +317,22 @@ def count() -> Iterator[Counting]:
 
     handle = Counting()
     counter = Counter()
-    with counter:
-        yield handle
-    counted = counter.count()
+    try:
+        with counter:
+            yield handle
+    except BaseException:
+        handle._raised = True
+        raise
+    # What a block did is what it did, also where a model in it raised and the block went on.
+    counted = replace(counter.count(), raised=())
     phase: Phase = "training" if counted.backward else "inference"
-    observation = Observation("counted block", counter.roots, counted, phase=phase)
+    observation = Observation(
+        "counted block",
+        counter.roots,
+        counted,
+        phase=phase,
+        elsewhere=counter.parameters_elsewhere,
+    )
     wanted = EXACT if counter.roots else tuple(m for m in EXACT if not m.structural)
     handle._profile = profile_of(observation, wanted)
 

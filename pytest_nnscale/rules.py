@@ -12,6 +12,8 @@ from pytest_nnscale.grammar import parse_mark
 from pytest_nnscale.marks import MARK_OF
 
 _RULE = re.compile(r"(?P<glob>.*?\S)\s*:\s+(?P<budgets>\w+\s*=.*)", re.DOTALL)
+# Asked second: without a space only a mark's name tells the colon from those inside node ids.
+_TIGHT_RULE = re.compile(r"(?P<glob>.*?[^\s:])\s*:(?P<budgets>max_\w+\s*=.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class Rule:
 
 def parse_rule(line: str) -> Rule:
     """Read `tests/models/*: max_params=100M, max_flops=20 GFLOP`."""
-    match = _RULE.fullmatch(line.strip())
+    match = _RULE.fullmatch(line.strip()) or _TIGHT_RULE.fullmatch(line.strip())
     if match is None:
         raise BadOption(
             f"nnscale_budgets: {line.strip()!r} is not GLOB: max_...=LIMIT, ...; "

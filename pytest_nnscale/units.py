@@ -3,7 +3,7 @@
 import math
 import re
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from fractions import Fraction
 
 from pytest_nnscale.errors import BadQuantity, shown
@@ -109,7 +109,7 @@ def parse_quantity(amount: object, dimension: Dimension) -> int | float:
     """
     if isinstance(amount, bool) or not isinstance(amount, int | float | str):
         raise BadQuantity(
-            f"{shown(amount)} is a {type(amount).__name__}; give a number or a text such as "
+            f"{shown(amount)} is {_with_article(type(amount).__name__)}; give a number or a text such as "
             f"{_example(dimension)!r}"
         )
     if isinstance(amount, str):
@@ -133,7 +133,8 @@ def parse_quantity(amount: object, dimension: Dimension) -> int | float:
     whole = math.floor(in_base)
     if whole == 0:
         raise BadQuantity(
-            f"{shown(amount)} is less than one {dimension.name}; a budget is at least one"
+            f"{shown(amount)} is less than one {dimension.name.removesuffix('s')}; "
+            "a budget is at least one"
         )
     return whole
 
@@ -162,9 +163,15 @@ def _split(text: str, dimension: Dimension) -> tuple[Fraction, str]:
     stemmed = unit + dimension.bare
     if dimension.name in ("FLOP", "MAC") and stemmed in dimension.units:
         return number, stemmed  # "8.2G" on a FLOP budget
+    take = "takes" if dimension.name == "count" else "take"
     raise BadQuantity(
-        f"{shown(text)}: unknown unit {shown(unit)}; {dimension.name} take {', '.join(_known(dimension))}"
+        f"{shown(text)}: unknown unit {shown(unit)}; "
+        f"{dimension.name} {take} {', '.join(_known(dimension))}"
     )
+
+
+def _with_article(noun: str) -> str:
+    return f"{'an' if noun[:1] in tuple('aeiouAEIOU') else 'a'} {noun}"
 
 
 def _known(dimension: Dimension) -> list[str]:
@@ -184,13 +191,21 @@ def _example(dimension: Dimension) -> str:
 
 def format_quantity(amount: int | float, dimension: Dimension, *, digits: int = 3) -> str:
     """Print an amount in base units with the unit that suits it and `digits` significant digits."""
-    return _render(amount, dimension, _unit_for(amount, dimension), digits)
+    return _render(amount, dimension, _unit_for(amount, dimension, digits), digits)
 
 
 def format_pair(first: int | float, second: int | float, dimension: Dimension) -> tuple[str, str]:
-    """Print two amounts in one unit, with as many digits as it takes to tell them apart."""
-    unit = _unit_for(max(abs(first), abs(second)), dimension)
+    """Print two amounts with as many digits as it takes to tell them apart.
+
+    Both in one unit, unless the smaller would be next to nothing in it: then each in its own.
+    """
+    large, small = max(abs(first), abs(second)), min(abs(first), abs(second))
+    unit = _unit_for(large, dimension, 3)
+    has_own = _unit_for(small, dimension, 3) != unit
+    if large > 1000 * small or (has_own and small < dimension.units[unit] / 10):
+        return format_quantity(first, dimension), format_quantity(second, dimension)
     for digits in range(3, 18):
+        unit = _unit_for(large, dimension, digits)
         left = _render(first, dimension, unit, digits)
         right = _render(second, dimension, unit, digits)
         if left != right:
@@ -198,27 +213,42 @@ def format_pair(first: int | float, second: int | float, dimension: Dimension) -
     if first == second:
         text = format_quantity(first, dimension)
         return text, text
-    base = next(unit for unit, size in dimension.units.items() if size == 1)
+    base = _base(dimension)
     return f"{first!r} {base}".rstrip(), f"{second!r} {base}".rstrip()
 
 
-def _unit_for(amount: int | float, dimension: Dimension) -> str:
+def _unit_for(amount: int | float, dimension: Dimension, digits: int) -> str:
+    """Choose the largest unit that an amount fills, as it reads once it is rounded."""
+    if not amount:
+        return _base(dimension)
+    rounded = Fraction(_rounded(Fraction(abs(amount)), digits))
     for unit in dimension.ladder:
-        if abs(amount) >= dimension.units[unit]:
+        if rounded >= dimension.units[unit]:
             return unit
     return dimension.ladder[-1]
 
 
+def _base(dimension: Dimension) -> str:
+    return next(unit for unit, size in dimension.units.items() if size == 1)
+
+
+def _rounded(amount: Fraction, digits: int) -> Decimal:
+    context = Context(prec=digits)
+    return context.divide(Decimal(amount.numerator), Decimal(amount.denominator))
+
+
 def _render(amount: int | float, dimension: Dimension, unit: str, digits: int) -> str:
     size = dimension.units[unit]
-    if size == 1 and isinstance(amount, int):
+    if not amount:
+        number = "0"
+    elif size == 1 and isinstance(amount, int):
         number = f"{amount:,}"
     else:
         scaled = Fraction(amount) / size
-        magnitude = math.floor(math.log10(abs(scaled))) if scaled else 0
-        decimals = max(0, digits - 1 - magnitude)
-        rounded = Decimal(scaled.numerator) / Decimal(scaled.denominator)
-        number = f"{rounded:,.{decimals}f}"
+        # Of what is printed, not of the amount: 9.999 is 10.0, not 10.00.
+        decimals = max(0, digits - 1 - _rounded(scaled, digits).adjusted())
+        exact = Decimal(scaled.numerator) / Decimal(scaled.denominator)
+        number = f"{exact:,.{decimals}f}"
     joint = "" if dimension.name == "count" else " "
     return f"{number}{joint}{unit}".rstrip()
 

@@ -31,9 +31,14 @@ class Workload:
                 f"a workload is a model or a function, not {type(self.model).__name__}; "
                 "call it as nnscale(model, *inputs)"
             )
+
+    def check_devices(self) -> None:
+        """Raise BadWorkload for an input on meta and a model elsewhere: some operators take that.
+
+        They compute nothing. All other mixtures are torch's to refuse, or the model's to mend.
+        """
         homes = {tensor.device.type for model in self.modules for tensor in _kept(model)}
         if homes and "meta" not in homes and any(t.device.type == "meta" for t in self.tensors):
-            # Some operators take this and compute nothing.
             raise BadWorkload(
                 f"an input is on meta and the model on {' and '.join(sorted(homes))}: "
                 "move one to the other's device"

@@ -22,7 +22,8 @@ def _lasting_imports() -> None:
     """Import what inner runs import: pytester forgets modules, and torch cannot load twice."""
     # pytest-asyncio imports hypothesis when it collects, a second each time it was forgotten.
     import hypothesis  # noqa: F401
-    import torch._dynamo  # noqa: F401
+    import torch._dynamo
+    import torch._inductor.cache_key  # registers itself for good  # noqa: F401
 
     import pytest_nnscale
 

@@ -12,7 +12,16 @@ from pytest_nnscale import decorators
 from pytest_nnscale.budget import Budget
 from pytest_nnscale.errors import BadBudget
 from pytest_nnscale.grammar import parse_mark
-from pytest_nnscale.marks import DEVICES, MARK_FOR, MARK_OF, MARKS, PHASES, MarkSpec
+from pytest_nnscale.marks import (
+    DEVICES,
+    MARK_FOR,
+    MARK_OF,
+    MARKS,
+    PHASES,
+    MarkSpec,
+    close_to,
+    near_miss,
+)
 from pytest_nnscale.measurement import Metric
 
 every_mark = pytest.mark.parametrize("spec", MARKS, ids=lambda spec: spec.name)
@@ -67,11 +76,23 @@ def test_a_decorator_states_the_budget_of_its_mark(spec: MarkSpec) -> None:
     assert read(spec.name, *mark.args, **mark.kwargs) == read(spec.name, 7)
 
 
-@pytest.mark.parametrize("limit", [lambda: 1, int, test_there_is_no_decorator_beyond_the_table])
+@pytest.mark.parametrize("limit", [lambda: 1, int, read])
 def test_a_decorator_refuses_a_callable_limit(limit: Any) -> None:
     """`@max_flops` without a limit would unmake the test silently; the sentence shows the fix."""
     with pytest.raises(BadBudget, match=r"max_flops: .* is no limit; give one: @pytest.mark"):
         decorators.max_flops(limit)
+
+
+def test_a_decorator_without_a_limit_leaves_the_test_a_test() -> None:
+    """Its mark has no limit, which is a mistake when it is collected, like `@pytest.mark`'s."""
+
+    def test_it() -> None:
+        pass
+
+    marked: Any = decorators.max_flops(test_it)  # type: ignore[arg-type]
+    assert marked is test_it
+    (mark,) = marked.pytestmark
+    assert (mark.name, mark.args) == ("max_flops", ())
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -96,6 +117,12 @@ def test_the_median_said_aloud_is_the_median_left_unsaid() -> None:
     """Both limit the same number, so that the closest wins."""
     assert read("max_latency_ms", 7, quantile=0.5).key == read("max_latency_ms", 7).key
     assert read("max_latency_ms", 7, quantile=0.95).key != read("max_latency_ms", 7).key
+
+
+@pytest.mark.parametrize("quantile", [0.0001, 0.9999])
+def test_the_rarest_quantiles_that_can_be_seen_are_taken(quantile: float) -> None:
+    """The ends that the refusal names are valid."""
+    assert read("max_latency_ms", 7, quantile=quantile).quantile == quantile
 
 
 def test_a_dict_is_read_by_the_id_of_the_parametrisation() -> None:
@@ -134,6 +161,13 @@ def test_a_dict_is_read_by_the_id_of_the_parametrisation() -> None:
         ("max_latency_ms", (1,), {"quantile": 1}, "quantile=1; it lies between 0 and 1"),
         ("max_latency_ms", (1,), {"quantile": 95}, "quantile=95; it lies between 0 and 1"),
         ("max_latency_ms", (1,), {"quantile": float("nan")}, "quantile=nan; it lies"),
+        (
+            "max_latency_ms",
+            (1,),
+            {"quantile": 0.999999},
+            "quantile=0.999999; to see a call that rare takes too many calls, give 0.0001 to 0.9999",
+        ),
+        ("max_latency_ms", (1,), {"quantile": 1e-5}, "quantile=1e-05; to see a call that rare"),
         ("max_latency_ms", (1,), {"quantile": "p95"}, "quantile='p95'; it is a number"),
         ("max_latency_ms", (1,), {"quantile": True}, "quantile=True; it is a number"),
         ("max_params", (1,), {"trainable": "yes"}, "trainable='yes'; it is True or False"),
@@ -173,6 +207,47 @@ def test_an_array_for_a_phase_is_a_mistake_like_any_other() -> None:
 
     with pytest.raises(BadBudget, match=r"phase=.*; it is 'inference' or 'training'"):
         read("max_flops", 1, phase=np.array([1, 2]))
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("max_flop", "max_flops"),
+        ("max_FLOPs", "max_flops"),
+        ("max_parms", "max_params"),
+        ("max_mac", "max_macs"),
+        ("max_size", "max_size_mb"),
+        ("max_memory", "max_memory_mb"),
+        ("max_kernel", "max_kernels"),
+        ("max_latency_s", "max_latency_ms"),
+        ("max_energy", "max_energy_j"),
+    ],
+)
+def test_a_misspelt_mark_is_known_for_what_it_was_meant_to_be(name: str, meant: str) -> None:
+    """A letter missing, another unit, none."""
+    assert near_miss(name) == meant
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *MARK_OF,
+        *("max_time", "max_workers", "max_retries", "max_steps", "max_examples", "max_queries"),
+        *("max_", "max", "flops", "slow", "parametrize", "min_flops"),
+    ],
+)
+def test_other_marks_are_no_misspelt_ones(name: str) -> None:
+    """Ours themselves, and what another plugin may well call its own."""
+    assert near_miss(name) is None
+
+
+def test_what_names_have_in_common_does_not_make_them_close() -> None:
+    """An ini key is told from another by what follows the prefix."""
+    valid = ["nnscale_budgets", "nnscale_max_time"]
+    assert close_to("nnscale_max_tme", valid) == "nnscale_max_time"
+    assert close_to("nnscale_budget", valid) == "nnscale_budgets"
+    assert close_to("nnscale_gadget", valid) is None
+    assert close_to("nnscale_x", []) is None
 
 
 def test_markers_prints_every_mark(suite: Any) -> None:

@@ -90,10 +90,10 @@ def test_pytest_hands_both_spellings_over(option: Option, suite: Any) -> None:
         """
     ini = f"nnscale_{option.name} = {first}"
     parse = option.parse
-    result = suite("", "--collect-only", ".", ini=ini, conftest=conftest)
+    result = suite("", "--collect-only", "test_it.py", ini=ini, conftest=conftest)
     assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
     assert f"resolved: {parse(given(option, first))!r}" in result.outlines
-    result = suite(None, "--collect-only", ".", f"{option.flag}={second}")
+    result = suite(None, "--collect-only", "test_it.py", f"{option.flag}={second}")
     assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
     assert f"resolved: {parse(given(option, second))!r}" in result.outlines
 
@@ -136,10 +136,21 @@ def test_required_names_come_one_by_one_or_listed() -> None:
         ),
         ("a.py::TestB::*: max_latency_ms=80", "a.py::TestB::*", {Metric.LATENCY: 0.08}),
         ("  *  :  max_params=1,  ", "*", {Metric.PARAMS: 1}),
+        ("test_a*:max_flops=1", "test_a*", {Metric.FLOPS: 1}),
+        (
+            "a.py::max_b :max_params=1, max_kernels=2",
+            "a.py::max_b",
+            {Metric.PARAMS: 1, Metric.KERNELS: 2},
+        ),
+        (
+            "a.py::test_b[x:max_flops=1]: max_params=1",
+            "a.py::test_b[x:max_flops=1]",
+            {Metric.PARAMS: 1},
+        ),
     ],
 )
 def test_a_rule_is_a_glob_and_budgets(line: str, glob: str, limits: dict[Metric, float]) -> None:
-    """Commas between budgets, and inside numbers; colons inside node ids."""
+    """Commas between budgets, and inside numbers; colons inside node ids, with or without a space."""
     rule = parse_rule(line)
     assert rule.glob == glob
     assert {budget.metric: budget.limit for budget in rule.budgets} == limits
@@ -154,7 +165,10 @@ def test_a_rule_is_a_glob_and_budgets(line: str, glob: str, limits: dict[Metric,
         ("tests/*:", "is not GLOB"),
         ("tests/*: 100M", "is not GLOB"),
         (": max_params=1", "is not GLOB"),
-        ("tests/*:max_params=1", "is not GLOB"),
+        ("tests/*:100M", "is not GLOB"),
+        ("a.py::max_params=1", "is not GLOB"),
+        (":max_params=1", "is not GLOB"),
+        ("tests/*:max_parms=1", "unknown mark 'max_parms' in 'tests/*:max_parms=1'"),
         (
             "tests/*: max_parms=1",
             f"unknown mark 'max_parms' in 'tests/*: max_parms=1'; valid are {', '.join(MARK_OF)}",

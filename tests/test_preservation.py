@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pytest_nnscale.counting.counter import Counter
-from pytest_nnscale.preservation import preserved
+from pytest_nnscale.preservation.keepsake import preserved
 
 
 class Restless(nn.Module):
@@ -107,10 +107,10 @@ def test_counted_model_is_left_as_found(model, calls):
     assert fingerprint(model) == before
 
 
-def test_parameters_are_copied_only_on_request(model):
-    """`parameters=True` undoes a write to weights, at the price of their copy."""
+def test_parameters_are_copied_only_when_handed_over(model):
+    """That undoes a write to weights, at the price of their copy."""
     before = fingerprint(model)
-    with preserved([model], parameters=True), torch.no_grad():
+    with preserved([model], model.parameters()), torch.no_grad():
         model.linear.weight.zero_()
     assert fingerprint(model) == before
 

@@ -7,7 +7,7 @@ import math
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pytest_nnscale.errors import BadQuantity
@@ -86,8 +86,8 @@ def test_an_amount_is_read_in_base_units(
         (COUNT, 0, "0 is not above zero"),
         (COUNT, -1, "-1 is not above zero"),
         (COUNT, "-25M", "'-25M' is not above zero"),
-        (COUNT, 0.5, "0.5 is less than one count"),
-        (BYTES, 1e-9, "1e-09 is less than one bytes"),
+        (COUNT, 0.5, "0.5 is less than one count; a budget is at least one"),
+        (BYTES, 1e-9, "1e-09 is less than one byte; a budget"),
         (COUNT, math.nan, "nan is not a finite amount"),
         (COUNT, math.inf, "inf is not a finite amount"),
         (COUNT, -math.inf, "-inf is not a finite amount"),
@@ -103,16 +103,18 @@ def test_an_amount_is_read_in_base_units(
         (COUNT, 10**30, "is beyond 10^30"),
         pytest.param(COUNT, 10**5000, "the int is beyond 10^30", id="huge int"),
         (SECONDS, 1e-40, "is beyond 10^30"),
-        (COUNT, "25 MFLOP", "unknown unit 'MFLOP'; count take k, K, M, G, B, T"),
+        (COUNT, "25 MFLOP", "unknown unit 'MFLOP'; count takes k, K, M, G, B, T"),
         (FLOP, "8 GB", "unknown unit 'GB'; FLOP take"),
         (FLOP, "8 ms", "unknown unit 'ms'"),
         (BYTES, "8 Mb", "unknown unit 'Mb'"),
-        (SECONDS, "8 J", "unknown unit 'J'"),
+        (SECONDS, "8 J", "unknown unit 'J'; seconds take s, min, ms"),
         (JOULES, "8 W", "unknown unit 'W'"),
         (COUNT, True, "True is a bool"),
         (COUNT, None, "None is a NoneType; give a number or a text such as '25.6M'"),
         (COUNT, b"25M", "is a bytes"),
         (COUNT, [25], "[25] is a list"),
+        (COUNT, range(0), "range(0, 0) is a range"),
+        (COUNT, Ellipsis, "Ellipsis is an ellipsis"),
         (COUNT, 1 + 2j, "is a complex"),
         pytest.param(COUNT, "9" * 5000 + "x", "unknown unit 'x'", id="long text"),
         pytest.param(COUNT, "x" * 5000, "'xxx", id="long word"),
@@ -143,7 +145,7 @@ def test_an_object_without_a_repr_is_refused_all_the_same() -> None:
         def __repr__(self) -> str:
             raise RuntimeError
 
-    with pytest.raises(BadQuantity, match="the Odd is a Odd"):
+    with pytest.raises(BadQuantity, match="the Odd is an Odd"):
         parse_quantity(Odd(), COUNT)
 
 
@@ -198,6 +200,8 @@ def test_what_is_printed_can_be_read_back(
     assert abs(Fraction(back) - Fraction(amount)) <= tolerance
 
 
+@example((SECONDS, 1e-12, math.nextafter(1e-12, 1)))
+@example((COUNT, 999_999, 1_000_000))
 @given(
     dimensions.flatmap(
         lambda d: (
@@ -251,9 +255,12 @@ def test_half_a_mac_rounds_down_and_less_is_refused() -> None:
         (1, COUNT, "1"),
         (999, COUNT, "999"),
         (1000, COUNT, "1.00k"),
-        (999_999, COUNT, "1,000k"),
+        (999_499, COUNT, "999k"),
+        (999_500, COUNT, "1.00M"),
+        (999_999, COUNT, "1.00M"),
         (1_000_000, COUNT, "1.00M"),
         (25_557_032, COUNT, "25.6M"),
+        (9_999_000_000, COUNT, "10.0B"),
         (1, FLOP, "1 FLOP"),
         (999, FLOP, "999 FLOP"),
         (1000, FLOP, "1.00 kFLOP"),
@@ -268,6 +275,11 @@ def test_half_a_mac_rounds_down_and_less_is_refused() -> None:
         (0.000999, SECONDS, "999 us"),
         (1e-9, SECONDS, "1.00 ns"),
         (1e-10, SECONDS, "0.100 ns"),
+        (1000 * 1e-9, SECONDS, "1.00 us"),
+        (math.nextafter(1e-6, 0), SECONDS, "1.00 us"),
+        (math.nextafter(1.0, 0), SECONDS, "1.00 s"),
+        (0.0, SECONDS, "0 s"),
+        (0, BYTES, "0 B"),
         (1000.0, JOULES, "1.00 kJ"),
         (0.5, JOULES, "500 mJ"),
     ],
@@ -275,7 +287,7 @@ def test_half_a_mac_rounds_down_and_less_is_refused() -> None:
 def test_an_amount_prints_in_the_unit_that_suits_it(
     amount: float, dimension: Dimension, text: str
 ) -> None:
-    """The unit changes exactly at its border."""
+    """The unit changes exactly at its border, as the number reads once it is rounded."""
     assert format_quantity(amount, dimension) == text
 
 
@@ -288,6 +300,32 @@ def test_a_pair_shows_as_many_digits_as_it_takes() -> None:
     )
     assert format_pair(999, 1001, COUNT) == ("0.999k", "1.00k")
     assert format_pair(7, 7, COUNT) == ("7", "7")
+    assert format_pair(999_998, 999_999, COUNT) == ("999.998k", "999.999k")
+    assert format_pair(999_999, 1_000_000, COUNT) == ("0.999999M", "1.00000M")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "dimension", "texts"),
+    [
+        (1080, 1, FLOP, ("1.08 kFLOP", "1 FLOP")),
+        (1, 1_000_000_000, FLOP, ("1 FLOP", "1.00 GFLOP")),
+        (0.00815, 1e-6, SECONDS, ("8.15 ms", "1.00 us")),
+        (1000, 99, COUNT, ("1.00k", "99")),
+        (1000, 100, COUNT, ("1.00k", "0.100k")),
+        (500_000, 100, COUNT, ("500k", "100")),
+        (500_000, 500, COUNT, ("500k", "0.500k")),
+        (500_001, 500, COUNT, ("500k", "500")),
+        (0, 8_000, FLOP, ("0 FLOP", "8.00 kFLOP")),
+        (0.0, 1.5, JOULES, ("0 J", "1.50 J")),
+        (0, 0, COUNT, ("0", "0")),
+    ],
+)
+def test_a_pair_far_apart_is_in_two_units(
+    first: float, second: float, dimension: Dimension, texts: tuple[str, str]
+) -> None:
+    """Neither is next to nothing in the other's unit: less than a tenth, or a thousandth."""
+    assert format_pair(first, second, dimension) == texts
+    assert format_pair(second, first, dimension) == texts[::-1]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Counts what is dispatched inside a block, run for real, without changing what it does.
 
 Counts: every tensor operator of this thread and of the backward passes it starts, compiled code
-from its eager self. Does not see: other threads and processes (their use of torch is reported),
+from its eager self. Does not see: other threads and processes (that they got work is reported),
 the kernels inside one operator, work done outside torch.
 Error sources: an operator without a formula adds nothing to the FLOPs and is named.
 Reference: torch.utils.flop_counter.FlopCounterMode.
@@ -24,12 +24,16 @@ from pytest_nnscale.counting.ledger import Ledger
 from pytest_nnscale.counting.ledger import ModuleWork as ModuleWork
 from pytest_nnscale.counting.ledger import Uncounted as Uncounted
 from pytest_nnscale.counting.liveness import Liveness
-from pytest_nnscale.counting.modules import ModuleTracker, outermost
+from pytest_nnscale.counting.modules import ModuleTracker, hidden, outermost
+from pytest_nnscale.counting.parameters import ParametersRead
+from pytest_nnscale.counting.processes import processes_watched
+from pytest_nnscale.counting.scripts import REMEDY, unseen_in, unseen_in_last_run
 from pytest_nnscale.counting.threads import threads_watched
 from pytest_nnscale.counting.writes import Writes
 from pytest_nnscale.errors import CannotMeasure
 from pytest_nnscale.naming import is_shell
-from pytest_nnscale.preservation import Generators, Keepsake
+from pytest_nnscale.preservation.generators import Generators
+from pytest_nnscale.preservation.keepsake import Keepsake
 
 
 class Counter:
@@ -37,21 +41,35 @@ class Counter:
 
     With `preserve`, `restore()` undoes what the block did to tensors that existed before and to
     the modules it called, from each module's first call on. `roots` are models known beforehand.
+    With `whole` the block is one call: gradients that it takes are part of it, `backward` is
+    False and the `forward_` numbers are those of the whole. Otherwise only a backward pass that
+    runs while a module is being called is part of that call.
     """
 
-    def __init__(self, *, preserve: bool = False, roots: Iterable[nn.Module] = ()) -> None:
+    def __init__(
+        self, *, preserve: bool = False, roots: Iterable[nn.Module] = (), whole: bool = False
+    ) -> None:
         self._preserve = preserve
         self._ledger = Ledger()
         self._liveness = Liveness()
         self._writes = Writes(preserve=preserve)
-        self._modules = ModuleTracker(self._entered, roots)
+        self._modules = ModuleTracker(self._entered, roots, self._left)
+        self._parameters = ParametersRead()
         self._mode = CountingMode(
-            self._ledger, self._modules, self._liveness, self._writes, self._force_eager
+            self._ledger,
+            self._modules,
+            self._liveness,
+            self._writes,
+            self._parameters,
+            self._force_eager,
+            whole=whole,
         )
         self._known: dict[int, nn.Module] = {}
         self._keepsakes: list[Keepsake] = []
         self._generators: Generators | None = None
         self._threads: dict[str, None] = {}
+        self._processes: dict[str, None] = {}
+        self._unseen: dict[int, frozenset[str]] = {}
         self._exits = ExitStack()
         self._eager = False
         self._count: Count | None = None
@@ -59,8 +77,16 @@ class Counter:
 
     @property
     def roots(self) -> tuple[nn.Module, ...]:
-        """The outermost modules called inside, in order, each once."""
-        return outermost(self._modules.tops)
+        """The outermost modules called inside, each once; then those registered in none of them."""
+        return outermost([*self._modules.tops, *hidden(self._modules)])
+
+    @property
+    def parameters_elsewhere(self) -> tuple[Tensor, ...]:
+        """The parameters that operators read and no module under `roots` has.
+
+        Of one that is gone by now a meta tensor of its shape and dtype stands in.
+        """
+        return self._parameters.outside(self.roots)
 
     @property
     def written(self) -> tuple[Tensor, ...]:
@@ -78,6 +104,7 @@ class Counter:
             entering.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("ignore", message=r"Using `torch\.compile\(module\)` when")
             entering.enter_context(threads_watched(self._threads))
+            entering.enter_context(processes_watched(self._processes))
             entering.callback(self._modules.stop)
             self._modules.start()
             self._exits = entering.pop_all()
@@ -101,6 +128,7 @@ class Counter:
             forward_peak=self._mode.forward_peak,
             at_peak=self._liveness.at_peak,
             threads=tuple(self._threads),
+            processes=tuple(self._processes),
         )
 
     def count(self) -> Count:
@@ -143,3 +171,18 @@ class Counter:
                 self._keepsakes.append(Keepsake([module]))
         finally:
             self._mode.paused = paused
+
+    def _left(self, module: nn.Module) -> None:
+        """Book what a scripted module, run in C++ with all below it, did past the dispatcher."""
+        if not isinstance(module, torch.jit.ScriptModule):
+            return
+        try:
+            if id(module) not in self._unseen:
+                self._unseen[id(module)] = unseen_in(module)
+            unseen = self._unseen[id(module)] | unseen_in_last_run()
+        except (AttributeError, RuntimeError):
+            unseen = frozenset({"TorchScript"})  # its graph cannot be read
+        for kind in sorted(unseen):
+            self._ledger.uncounted(
+                kind, id(module), backward=False, shapes="", remedy=REMEDY, unseen=True
+            )

@@ -12,7 +12,7 @@ import functools
 import torch
 
 from pytest_nnscale.counting.formulas import formula_for
-from pytest_nnscale.counting.free import FREE, FREE_ELSEWHERE, METADATA, NO_KERNEL
+from pytest_nnscale.counting.free import FREE, FREE_ELSEWHERE, FREE_PRIMS, METADATA, NO_KERNEL
 
 
 class Work(enum.Enum):
@@ -57,7 +57,7 @@ def _is_free(func: torch._ops.OpOverload) -> bool:
     if func.is_view or torch.Tag.pointwise in func.tags or torch.Tag.reduction in func.tags:
         return True
     if func.namespace != "aten":
-        return False
+        return func.namespace == "prims" and name in FREE_PRIMS
     if name in FREE or name in NO_KERNEL or name in METADATA:
         return True
     if name.startswith("_foreach_"):

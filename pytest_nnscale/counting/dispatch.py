@@ -13,11 +13,13 @@ from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass_type
 
 from pytest_nnscale.counting.coverage import Work, classify, is_kernel
+from pytest_nnscale.counting.flops import NoCount, flops_of, is_nested
 from pytest_nnscale.counting.formulas import formula_for
 from pytest_nnscale.counting.free import METADATA
 from pytest_nnscale.counting.ledger import Ledger
 from pytest_nnscale.counting.liveness import Liveness
 from pytest_nnscale.counting.modules import NOWHERE, ModuleTracker
+from pytest_nnscale.counting.parameters import ParametersRead
 from pytest_nnscale.counting.writes import Writes, tensors_in
 
 _METADATA = frozenset(
@@ -29,7 +31,10 @@ _METADATA = frozenset(
 
 
 class CountingMode(TorchDispatchMode):
-    """Books operators as they run; while `paused`, lets them pass."""
+    """Books operators as they run; while `paused`, lets them pass.
+
+    With `whole` everything is part of the call, and nothing is booked as a backward pass.
+    """
 
     supports_higher_order_operators = True
 
@@ -39,13 +44,16 @@ class CountingMode(TorchDispatchMode):
         modules: ModuleTracker,
         liveness: Liveness,
         writes: Writes,
+        parameters: ParametersRead,
         on_operator: Callable[[], None],
+        *,
+        whole: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.paused = False
         self._ledger, self._modules = ledger, modules
         self._liveness, self._writes = liveness, writes
-        self._on_operator = on_operator
+        self._parameters, self._on_operator, self._whole = parameters, on_operator, whole
         self._forward_peak: int | None = None
         self._seeds = 0
         self._peak_before_seeds = 0
@@ -70,7 +78,7 @@ class CountingMode(TorchDispatchMode):
         self._on_operator()
         if func is torch.ops.higher_order.cond:
             return self._cond(*args)
-        if _is_composite(func) and formula_for(func) is None:
+        if _is_composite(func) and formula_for(func) is None and not _any_nested(args, kwargs):
             with self:
                 return func.decompose(*args, **kwargs)
         return self._observe(func, args, kwargs)
@@ -83,7 +91,7 @@ class CountingMode(TorchDispatchMode):
     def _observe(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         __tracebackhide__ = True
         node = torch._C._current_autograd_node()
-        backward = node is not None
+        backward = node is not None and not self._whole and not self._modules.in_call
         self._find_backward(func, kwargs, backward=backward)
         inputs = [*tensors_in(args), *tensors_in(kwargs)]
         owner = self._modules.owner(node)
@@ -91,6 +99,7 @@ class CountingMode(TorchDispatchMode):
             self._liveness.made(inputs[0], owner)
         self._writes.before(func, args, kwargs, self._liveness.is_inside)
         self._writes.leaves(inputs, self._liveness.is_inside)
+        self._parameters.read(func, args, kwargs, inputs)
         for tensor in inputs:
             self._liveness.existed(tensor, NOWHERE)
         out = func(*args, **kwargs)
@@ -120,18 +129,14 @@ class CountingMode(TorchDispatchMode):
         *,
         backward: bool,
     ) -> int:
-        work, formula = classify(func), formula_for(func)
-        if work is Work.FREE:
+        if classify(func) is Work.FREE:
             return 0
-        name = _name(func)
-        remedy = f"register a formula: @pytest_nnscale.flop_formula(torch.ops.{_python_name(func)})"
-        if formula is not None:
-            try:
-                return int(formula(*args, **kwargs, out_val=out))
-            except Exception as error:  # a formula of anyone may raise anything
-                remedy = f"its formula raised {type(error).__name__}: {error}; mend the formula"
+        try:
+            return flops_of(func, args, kwargs, out)
+        except NoCount as unknown:
+            remedy = str(unknown)
         shapes = ", ".join(_shape(tensor) for tensor in tensors_in([args, kwargs]))
-        self._ledger.uncounted(name, owner, backward=backward, shapes=shapes, remedy=remedy)
+        self._ledger.uncounted(_name(func), owner, backward=backward, shapes=shapes, remedy=remedy)
         return 0
 
     def _find_backward(self, func: Any, kwargs: dict[str, Any], *, backward: bool) -> None:
@@ -165,6 +170,11 @@ def _is_composite(func: Any) -> bool:
     )
 
 
+def _any_nested(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    # Composites are run whole then: nested tensors have kernels of their own for them.
+    return any(is_nested(tensor) for tensor in tensors_in([args, kwargs]))
+
+
 @functools.cache
 def _is_wrapper(kind: type) -> bool:
     ours = issubclass(kind, Tensor) and not issubclass(kind, FakeTensor | FunctionalTensor)
@@ -173,11 +183,6 @@ def _is_wrapper(kind: type) -> bool:
 
 def _name(func: Any) -> str:
     return str(func.name()) if callable(getattr(func, "name", None)) else str(func)
-
-
-def _python_name(func: Any) -> str:
-    packet = getattr(func, "_overloadpacket", None)
-    return str(packet) if packet is not None else f"higher_order.{func}"
 
 
 def _shape(tensor: Tensor) -> str:

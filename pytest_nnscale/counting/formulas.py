@@ -1,7 +1,8 @@
 """Operator -> FLOPs, on top of torch's own flop_registry; 1 multiply-accumulate = 2 FLOP.
 
 Counts: contractions (matrix products, convolutions, attention). Not: bias, elementwise work.
-Causal or masked attention counts as dense attention, as in torch.
+Causal or masked attention counts as dense attention, as in torch. Formulas are of real, dense
+tensors; `flops.py` makes the most of them for complex, sparse and nested ones.
 Reference: torch.utils.flop_counter. Departs from it in one place, convolution_backward, where
 torch counts the weight gradient of a grouped convolution `groups` times.
 """
@@ -62,6 +63,11 @@ def formula_for(func: object) -> Formula | None:
         if target in _of_users:
             return _of_users[target]
     return _of_ours.get(packet) or flop_counter.flop_registry.get(packet)
+
+
+def is_of_user(func: object) -> bool:
+    """Tell whether the formula of an operator is a user's, who knows best what it costs."""
+    return func in _of_users or getattr(func, "_overloadpacket", func) in _of_users
 
 
 def _target(operator: object) -> object:

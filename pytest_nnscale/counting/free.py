@@ -132,8 +132,25 @@ multilabel_margin_loss_forward multilabel_margin_loss_backward nll_loss_forward
 nll_loss_backward nll_loss2d_forward nll_loss2d_backward _ctc_loss _ctc_loss_backward
 _cudnn_ctc_loss _use_cudnn_ctc_loss
 
+dropout feature_dropout alpha_dropout layer_norm reshape flatten unflatten contiguous to type_as
+chunk narrow
+
 _amp_foreach_non_finite_check_and_unscale_ _amp_update_scale_ _fused_adagrad_ _fused_adam_
 _fused_adamw_ _fused_sgd_ _fused_adagrad _fused_adam _fused_adamw _fused_sgd
+""")
+
+# Of prims, what decompositions and forward-mode derivatives are made of.
+FREE_PRIMS = _names("""
+abs acos acosh asin asinh atan atanh cos cosh bessel_i0 bessel_i0e bessel_i1 bessel_i1e
+bessel_j0 bessel_j1 bitwise_not cbrt ceil conj_physical digamma erf erf_inv erfc erfcx exp expm1
+exp2 fill floor imag isfinite lgamma log log1p log2 log10 ndtri neg real reciprocal round sign
+signbit sin sinh spherical_bessel_j0 sqrt tan tanh trunc add atan2 bitwise_and bitwise_or
+bitwise_xor div eq fmax fmin fmod frexp gcd ge gt hypot igamma igammac le lt maximum minimum mul
+ne nextafter pow remainder rsqrt shift_left shift_right_arithmetic sub zeta as_strided
+broadcast_in_dim collapse_view conj split_dim squeeze transpose view_of as_strided_scatter
+collapse cat reshape rev where clone convert_element_type device_put item maximum_value
+minimum_value copy_strided copy_to resize amax amin prod sum xor_sum var empty_strided
+empty_permuted scalar_tensor iota normal uniform empty full full_like view_of_dtype
 """)
 
 # Box arithmetic and sampling: no contraction in them.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pytest_nnscale.counting.modules import NOWHERE, ModuleTracker, outermost, places
 from pytest_nnscale.naming import class_name
@@ -11,7 +11,10 @@ from pytest_nnscale.naming import class_name
 
 @dataclass(frozen=True, slots=True)
 class Uncounted:
-    """An operator without a formula: where it ran, how often, on what, and the one-line remedy."""
+    """An operator without a formula: where it ran, how often, on what, and the one-line remedy.
+
+    One that is `unseen` never reached the dispatcher: its kernels and memory are unknown too.
+    """
 
     operator: str
     module: str
@@ -20,6 +23,7 @@ class Uncounted:
     shapes: str
     remedy: str
     backward: bool
+    unseen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +31,8 @@ class ModuleWork:
     """What one module did: by itself (`own_`), and with all below it (`total_`).
 
     Memory is bytes alive at the peak of the whole run: what the module's weights hold, and what
-    was made while it ran.
+    was made while it ran. FLOPs are a lower bound unless `complete`: an operator in it, or below
+    it, has no formula.
     """
 
     path: str
@@ -38,6 +43,7 @@ class ModuleWork:
     total_kernels: int
     own_memory: int
     total_memory: int
+    complete: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +51,9 @@ class Count:
     """What a counted run did; holds no tensors. `forward_` is what ran outside backward passes.
 
     `forward_memory_bytes` is the peak before the first backward operator. The row of `modules`
-    with the path "" is the whole; no operator at all means that nothing ran. `threads` were
-    started inside and used torch, which a counter does not see.
+    with the path "" is the whole; no operator at all means that nothing ran. `threads` got work
+    inside and used torch for it, `processes` got work inside; a counter does not see either.
+    `raised` names modules whose call ended half way, by an error that the block outlived.
     """
 
     operators: int
@@ -61,6 +68,19 @@ class Count:
     modules: tuple[ModuleWork, ...]
     devices: tuple[str, ...]
     threads: tuple[str, ...]
+    processes: tuple[str, ...] = ()
+    raised: tuple[str, ...] = ()
+
+    def as_one_call(self) -> Count:
+        """Return the same count with every gradient taken inside as a part of the call itself."""
+        return replace(
+            self,
+            forward_flops=self.flops,
+            forward_kernels=self.kernels,
+            forward_memory_bytes=self.memory_bytes,
+            backward=False,
+            uncounted=tuple(replace(unknown, backward=False) for unknown in self.uncounted),
+        )
 
 
 class Ledger:
@@ -72,7 +92,7 @@ class Ledger:
         self.devices: dict[str, None] = {}
         self._flops: dict[tuple[int, bool], int] = {}
         self._kernels: dict[tuple[int, bool], int] = {}
-        self._uncounted: dict[tuple[str, int, bool], tuple[int, str, str]] = {}
+        self._uncounted: dict[tuple[str, int, bool, bool], tuple[int, str, str]] = {}
 
     def work(self, owner: int, *, backward: bool, flops: int, kernels: int) -> None:
         """Book what one operator did."""
@@ -83,10 +103,17 @@ class Ledger:
             self._kernels[key] = self._kernels.get(key, 0) + kernels
 
     def uncounted(
-        self, operator: str, owner: int, *, backward: bool, shapes: str, remedy: str
+        self,
+        operator: str,
+        owner: int,
+        *,
+        backward: bool,
+        shapes: str,
+        remedy: str,
+        unseen: bool = False,
     ) -> None:
         """Book one call of an operator whose FLOPs are not known."""
-        key = (operator, owner, backward)
+        key = (operator, owner, backward, unseen)
         calls, shapes, remedy = self._uncounted.get(key, (0, shapes, remedy))
         self._uncounted[key] = (calls + 1, shapes, remedy)
 
@@ -98,6 +125,7 @@ class Ledger:
         forward_peak: int,
         at_peak: Mapping[int, int],
         threads: tuple[str, ...],
+        processes: tuple[str, ...],
     ) -> Count:
         """Resolve owners to modules, and return the count."""
         known = places(tracker)
@@ -111,13 +139,18 @@ class Ledger:
             forward_memory_bytes=forward_peak,
             backward=self.backward,
             uncounted=tuple(
-                Uncounted(operator, *known.get(owner, ("", "")), calls, shapes, remedy, backward)
-                for (operator, owner, backward), (calls, shapes, remedy) in self._uncounted.items()
+                self._told(key, known.get(key[1], ("", ""))) for key in self._uncounted
             ),
             modules=self._rows(tracker, known, at_peak),
             devices=tuple(self.devices),
             threads=threads,
+            processes=processes,
+            raised=tuple(dict.fromkeys(_named(*known[id(each)]) for each in tracker.raised)),
         )
+
+    def _told(self, key: tuple[str, int, bool, bool], place: tuple[str, str]) -> Uncounted:
+        (operator, _, backward, unseen), (calls, shapes, remedy) = key, self._uncounted[key]
+        return Uncounted(operator, *place, calls, shapes, remedy, backward, unseen)
 
     def _rows(
         self,
@@ -144,16 +177,24 @@ class Ledger:
                 sums = total.setdefault(above, [0, 0, 0])
                 for column in range(3):
                     sums[column] += mine[column]
+        owners = {owner for _, owner, _, _ in self._uncounted}
+        incomplete = {
+            above for owner in owners for above in _with_ancestors(known.get(owner, ("", ""))[0])
+        }
         rows = []
         for path in sorted(total, key=list(types).index):
-            mine, sums = own.get(path, [0, 0, 0]), total[path]
-            pairs = [value for pair in zip(mine, sums, strict=True) for value in pair]
-            rows.append(ModuleWork(path, types[path], *pairs))
+            (flops, kernels, memory), sums = own.get(path, [0, 0, 0]), total[path]
+            pairs = (flops, sums[0], kernels, sums[1], memory, sums[2])
+            rows.append(ModuleWork(path, types[path], *pairs, path not in incomplete))
         return tuple(rows)
 
 
 def _forward(amounts: Mapping[tuple[int, bool], int]) -> int:
     return sum(amount for (_, backward), amount in amounts.items() if not backward)
+
+
+def _named(path: str, kind: str) -> str:
+    return kind if path in ("", kind) else f"{path} ({kind})"
 
 
 def _with_ancestors(path: str) -> list[str]:

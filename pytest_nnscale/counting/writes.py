@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_nnscale.preservation import set_version, version_of
+from pytest_nnscale.preservation.tensors import set_version, version_of
 
 # These write the running statistics at these positions, though their schemas do not say so.
 _HIDDEN = {
@@ -34,6 +34,11 @@ def tensors_in(values: object) -> Iterator[Tensor]:
             yield from tensors_in(value)
 
 
+def writes_to(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], tensor: Tensor) -> bool:
+    """Tell whether an operator writes a tensor, which is among its arguments."""
+    return any(written is tensor for written in _written(func, args, kwargs))
+
+
 class Writes:
     """Notes which earlier tensors operators write; with `preserve` copies them before."""
 
@@ -56,13 +61,11 @@ class Writes:
         is_inside: Callable[[Tensor], bool],
     ) -> None:
         """Note what an operator that is about to run will write of what existed before."""
-        for position, name in _written_arguments(func):
-            value = args[position] if position < len(args) else kwargs.get(name)
-            for tensor in tensors_in(value):
-                if id(tensor) not in self._written and not is_inside(tensor):
-                    self._written[id(tensor)] = _Before(tensor)
-                    if self._preserve:
-                        self._copy(tensor)
+        for tensor in _written(func, args, kwargs):
+            if id(tensor) not in self._written and not is_inside(tensor):
+                self._written[id(tensor)] = _Before(tensor)
+                if self._preserve:
+                    self._copy(tensor)
 
     def leaves(self, tensors: Iterable[Tensor], is_inside: Callable[[Tensor], bool]) -> None:
         """Note the gradient that earlier leaves have before a backward pass changes it."""
@@ -122,6 +125,11 @@ def _geometry(tensor: Tensor) -> tuple[Any, int, torch.Size, tuple[int, ...]] | 
         )
     except (RuntimeError, NotImplementedError):
         return None
+
+
+def _written(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
+    for position, name in _written_arguments(func):
+        yield from tensors_in(args[position] if position < len(args) else kwargs.get(name))
 
 
 @functools.cache

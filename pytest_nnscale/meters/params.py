@@ -1,9 +1,11 @@
 """Parameters.
 
-Counts: every parameter of the models, a shared one once; weights that a quantised module keeps
-packed, out of `parameters()`'s sight.
-Does not count: buffers (running statistics, masks), scales and zero points of quantisation.
-Error sources: none; a packed weight of a kind this file cannot open makes the count a lower bound.
+Counts: every parameter of the models, a shared one once; weights that a quantised or frozen module
+keeps out of `parameters()`'s sight.
+Does not count: buffers (running statistics, masks), scales and zero points of quantisation, plain
+tensor attributes.
+Error sources: none; a packed weight of a kind this file cannot open makes the count a lower bound,
+as do parameters that ran and belong to no model seen.
 Reference: torch.nn.Module.parameters, torchvision's `weights.meta["num_params"]`.
 """
 
@@ -13,15 +15,23 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pytest_nnscale.measurement import Measurement, Metric, Share
-from pytest_nnscale.meters.stored import Stored, stored_tensors
+from pytest_nnscale.meters.stored import Stored, stored_tensors, why_incomplete
 from pytest_nnscale.naming import class_name, joint_name, named_parts
 
 if TYPE_CHECKING:
     import torch
 
 
-def measure_params(modules: Sequence[torch.nn.Module], *, trainable: bool = False) -> Measurement:
-    """Count the parameters of some models together; `trainable` those that need a gradient."""
+def measure_params(
+    modules: Sequence[torch.nn.Module],
+    *,
+    trainable: bool = False,
+    elsewhere: Sequence[torch.Tensor] = (),
+) -> Measurement:
+    """Count the parameters of some models together; `trainable` those that need a gradient.
+
+    `elsewhere` are parameters that ran too and belong to none of the models.
+    """
     tensors, unopened = stored_tensors(modules)
     counted = [
         kept
@@ -39,12 +49,14 @@ def measure_params(modules: Sequence[torch.nn.Module], *, trainable: bool = Fals
             remedy="call the model once before it is measured",
             subject=subject,
         )
-    if unopened:
+    strays = [tensor for tensor in elsewhere if tensor.requires_grad or not trainable]
+    if strays or unopened:
+        reason, remedy = why_incomplete(unopened, strays)
         return Measurement.at_least(
             Metric.PARAMS,
-            total,
-            reason=f"{unopened[0]} keeps weights packed in a form that cannot be opened here",
-            remedy="measure the model before it is packed",
+            total + sum(tensor.numel() for tensor in strays),
+            reason=reason,
+            remedy=remedy,
             method="state",
             subject=subject,
             shares=shares,

@@ -1,9 +1,10 @@
 """Size: the bytes that a model's parameters and buffers take as stored.
 
 Counts: each storage once at its own dtype, so tied weights once and half precision at half;
-packed quantised weights as packed; of sparse tensors values and indices.
+packed quantised weights as packed, frozen ones too; of sparse tensors values and indices.
 Does not count: optimiser state, activations, Python objects, the file format of a checkpoint.
-Error sources: none; a pack that cannot be opened makes the count a lower bound.
+Error sources: none; a pack that cannot be opened makes the count a lower bound, as do parameters
+that ran and belong to no model seen. Weights in mkldnn's layout count without its padding.
 """
 
 from __future__ import annotations
@@ -13,15 +14,20 @@ from typing import TYPE_CHECKING
 
 from pytest_nnscale.measurement import Measurement, Metric
 from pytest_nnscale.meters.params import share_out
-from pytest_nnscale.meters.stored import Stored, stored_tensors
+from pytest_nnscale.meters.stored import stored_tensors, why_incomplete
 from pytest_nnscale.naming import joint_name
 
 if TYPE_CHECKING:
     import torch
 
 
-def measure_size(modules: Sequence[torch.nn.Module]) -> Measurement:
-    """Sum the stored bytes of some models' parameters and buffers, shared storage once."""
+def measure_size(
+    modules: Sequence[torch.nn.Module], *, elsewhere: Sequence[torch.Tensor] = ()
+) -> Measurement:
+    """Sum the stored bytes of some models' parameters and buffers, shared storage once.
+
+    `elsewhere` are parameters that ran too and belong to none of the models.
+    """
     tensors, unopened = stored_tensors(modules)
     subject = joint_name(modules)
     lazy = [kept.path for kept in tensors if kept.lazy]
@@ -33,27 +39,38 @@ def measure_size(modules: Sequence[torch.nn.Module]) -> Measurement:
             subject=subject,
         )
     seen: set[int] = set()
-    amounts: list[tuple[Stored, int]] = []
-    for kept in tensors:
-        for part in _parts(kept.tensor):
-            storage = part.untyped_storage()
-            if storage._cdata not in seen:
-                seen.add(storage._cdata)
-                # A view kept as a parameter keeps its whole storage alive.
-                amounts.append((kept, storage.nbytes()))
+    amounts = [(kept, _bytes_of(kept.tensor, seen)) for kept in tensors]
     total = sum(amount for _, amount in amounts)
-    shares = share_out(amounts, modules)
-    if unopened:
+    shares = share_out([(kept, amount) for kept, amount in amounts if amount], modules)
+    strays = sum(_bytes_of(tensor, seen) for tensor in elsewhere)
+    if unopened or elsewhere:
+        reason, remedy = why_incomplete(unopened, elsewhere)
         return Measurement.at_least(
             Metric.SIZE,
-            total,
-            reason=f"{unopened[0]} keeps weights packed in a form that cannot be opened here",
-            remedy="measure the model before it is packed",
+            total + strays,
+            reason=reason,
+            remedy=remedy,
             method="state",
             subject=subject,
             shares=shares,
         )
     return Measurement.exact(Metric.SIZE, total, method="state", subject=subject, shares=shares)
+
+
+def _bytes_of(tensor: torch.Tensor, seen: set[int]) -> int:
+    """Sum the bytes of a tensor's storages that were not seen before."""
+    total = 0
+    for part in _parts(tensor):
+        if part.is_mkldnn:  # opaque: it has no storage to ask
+            total += part.numel() * part.element_size()
+            continue
+        storage = part.untyped_storage()
+        # A view kept as a parameter keeps its whole storage alive. On meta nothing is stored, and
+        # storages are told apart all the same.
+        if storage._cdata not in seen:
+            seen.add(storage._cdata)
+            total += storage.nbytes()
+    return total
 
 
 def _parts(tensor: torch.Tensor) -> list[torch.Tensor]:

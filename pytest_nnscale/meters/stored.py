@@ -1,4 +1,8 @@
-"""The tensors that a model keeps: parameters, buffers, and weights packed by quantisation."""
+"""The tensors that a model keeps: parameters, buffers, and weights packed by quantisation.
+
+Also the weights that torch.jit.freeze made constants of a graph. Which of its constants were weights
+is not told there, so every floating-point tensor that is no scalar counts as one.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +34,7 @@ def stored_tensors(modules: Sequence[torch.nn.Module]) -> tuple[list[Stored], li
     tensors: list[Stored] = []
     unopened: list[str] = []
     seen: set[int] = set()
+    frozen: set[tuple[int, ...]] = set()
     for path, module in named_parts(modules):
         named: list[tuple[Literal["parameter", "buffer"], torch.Tensor | None]] = [
             *(("parameter", p) for p in module._parameters.values()),
@@ -43,9 +48,33 @@ def stored_tensors(modules: Sequence[torch.nn.Module]) -> tuple[list[Stored], li
                 tensors.append(Stored(path, kind, stored, lazy))
         try:
             tensors += [Stored(path, "packed", tensor) for tensor in _unpacked(module)]
+            for tensor in _constants(module):
+                # The graphs of two methods share what they have in common.
+                place = (_address(tensor), *tensor.shape)
+                if place not in frozen:
+                    frozen.add(place)
+                    tensors.append(Stored(path, "packed", tensor))
         except (AttributeError, RuntimeError, TypeError):
             unopened.append(path)
     return tensors, unopened
+
+
+def why_incomplete(unopened: Sequence[str], strays: Sequence[torch.Tensor]) -> tuple[str, str]:
+    """Say what is missing from the stored tensors, and what to do about it.
+
+    `strays` are parameters that ran and belong to no model whose tensors were listed.
+    """
+    if not strays:
+        return (
+            f"{unopened[0]} keeps weights packed in a form that cannot be opened here",
+            "measure the model before it is packed",
+        )
+    shapes = list(dict.fromkeys(str(tuple(stray.shape)) for stray in strays))
+    more = f" and {len(shapes) - 3} more" if len(shapes) > 3 else ""
+    return (
+        f"parameters of shape {', '.join(shapes[:3])}{more} ran that belong to no module seen",
+        "call the module that owns them, or use nnscale.profile(model)",
+    )
 
 
 def _unpacked(module: torch.nn.Module) -> Iterator[torch.Tensor]:
@@ -63,6 +92,37 @@ def _unpacked(module: torch.nn.Module) -> Iterator[torch.Tensor]:
     for pack in kept:
         if isinstance(pack, torch.ScriptObject):
             yield from _open(pack)
+
+
+def _constants(module: torch.nn.Module) -> Iterator[torch.Tensor]:
+    """Yield the weights that are constants of a frozen module's graphs.
+
+    Freezing drops the `training` flag. Without it, constants are what the code wrote as literals.
+    """
+    import torch
+
+    if not isinstance(module, torch.jit.ScriptModule) or hasattr(module, "training"):
+        return
+    from pytest_nnscale.counting.scripts import graphs_of, nodes_in
+
+    for graph in graphs_of(module):
+        for node in nodes_in(graph):
+            kind = node.kindOf("value") if node.hasAttribute("value") else ""
+            # Optimisers leave what they replaced in the graph, and nothing uses it.
+            used = kind in ("t", "ts", "ival") and node.output().uses()
+            if node.kind().startswith("prim::Constant") and used:
+                value = getattr(node, kind)("value")
+                yield from (leaf for leaf in _leaves(value) if _is_weight(leaf))
+
+
+def _is_weight(tensor: torch.Tensor) -> bool:
+    # Quantised tensors are weights too, though torch does not call them floating-point.
+    return tensor.is_floating_point() or tensor.is_complex() or tensor.is_quantized
+
+
+def _address(tensor: torch.Tensor) -> int:
+    # Opaque tensors (mkldnn) have no address, and those on meta have none that tells.
+    return id(tensor) if tensor.is_mkldnn or tensor.is_meta else tensor.data_ptr()
 
 
 def _open(pack: Any) -> Iterator[torch.Tensor]:

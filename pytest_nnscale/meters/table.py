@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from pytest_nnscale.budget import Phase
 from pytest_nnscale.measurement import Measurement, Metric
 from pytest_nnscale.observation import Observation
-
-if TYPE_CHECKING:
-    import torch
 
 EXECUTED = frozenset({Metric.FLOPS, Metric.MACS, Metric.KERNELS, Metric.MEMORY})
 
@@ -38,13 +33,28 @@ def measure(
     if metric.structural:
         if not seen.modules and seen.reason:
             return _nothing(metric, seen)
-        return _structural(metric, seen.modules, seen.subject, trainable)
+        return _structural(metric, seen, trainable)
     if metric in EXECUTED:
         if seen.count is None:
             return _nothing(metric, seen)
         from pytest_nnscale.meters.work import measure_work
 
         return measure_work(metric, seen.count, phase, subject=seen.subject, notes=seen.notes)
+    if seen.device.startswith("meta"):
+        return Measurement.nothing(
+            metric,
+            reason="the model is on the meta device, where nothing is computed",
+            remedy="move model and inputs to a real device",
+            subject=seen.subject,
+        )
+    if seen.count is not None and not seen.count.operators:
+        return Measurement.nothing(
+            metric,
+            reason="the call ran no tensor operator",
+            remedy="hand over a call that runs the model here: iterate what it generates, "
+            "await what it returns",
+            subject=seen.subject,
+        )
     if seen.count is not None and seen.count.backward != (phase == "training"):
         # A repeat does all that the body does: its time is that of no other phase.
         did = "runs a backward pass" if seen.count.backward else "runs no backward pass"
@@ -84,23 +94,21 @@ def _sample(
     )
 
 
-def _structural(
-    metric: Metric, modules: Sequence[torch.nn.Module], subject: str, trainable: bool
-) -> Measurement:
-    if not modules:
+def _structural(metric: Metric, seen: Observation, trainable: bool) -> Measurement:
+    if not seen.modules and not seen.elsewhere:
         return Measurement.nothing(
             metric,
             reason="no torch.nn.Module was called, so there are no parameters to see",
             remedy="call the module itself, or hand it to nnscale.profile(model)",
-            subject=subject,
+            subject=seen.subject,
         )
     if metric is Metric.PARAMS:
         from pytest_nnscale.meters.params import measure_params
 
-        return measure_params(modules, trainable=trainable)
+        return measure_params(seen.modules, trainable=trainable, elsewhere=seen.elsewhere)
     from pytest_nnscale.meters.size import measure_size
 
-    return measure_size(modules)
+    return measure_size(seen.modules, elsewhere=seen.elsewhere)
 
 
 def _nothing(metric: Metric, seen: Observation) -> Measurement:

@@ -5,7 +5,9 @@ FLOPs count: contractions (matrix products, convolutions, attention), 1 multiply
 Kernels count: operators dispatched that compute something. Not: views, metadata, bare allocation.
 Memory counts: the peak of live bytes in tensor storages, weights and inputs included. Not: the
 Python process, allocator caches, kernels' private workspaces.
-Error sources: an operator without a formula makes FLOPs a lower bound, and says which it was.
+Error sources: an operator without a formula makes FLOPs a lower bound, and says which it was; one
+that TorchScript runs past the dispatcher makes all of them lower bounds. A call that ran no
+operator, or ended half way, or worked in other threads or processes, is no measurement.
 Reference: the formulas of torch.utils.flop_counter and of pytest_nnscale.counting.formulas.
 """
 
@@ -27,24 +29,19 @@ def measure_work(
 
     In `inference` the part that ran outside backward passes is meant; `training` needs one.
     """
-    if phase == "training" and not count.backward:
-        return Measurement.nothing(
-            metric,
-            reason="phase='training', but no backward pass ran",
-            remedy="call .backward() in the test, or drop phase='training'",
-            subject=subject,
-        )
-    if count.threads:
-        return Measurement.nothing(
-            metric,
-            reason=f"the test started threads ({', '.join(count.threads)}), where nothing is seen",
-            remedy="use the nnscale fixture and call the model in the test's own thread",
-            subject=subject,
-        )
+    unmeasured = _why_unmeasured(metric, count, phase)
+    if unmeasured is not None:
+        reason, remedy = unmeasured
+        return Measurement.nothing(metric, reason=reason, remedy=remedy, subject=subject)
     value = _amount(metric, count, phase)
     shares = _shares(metric, count) if phase == "training" or not count.backward else ()
-    uncounted = [u for u in count.uncounted if phase == "training" or not u.backward]
-    if uncounted and metric in (Metric.FLOPS, Metric.MACS):
+    uncounted = [
+        unknown
+        for unknown in count.uncounted
+        if (phase == "training" or not unknown.backward)
+        and (unknown.unseen or metric in (Metric.FLOPS, Metric.MACS))
+    ]
+    if uncounted:
         return Measurement.at_least(
             metric,
             value,
@@ -59,6 +56,38 @@ def measure_work(
     return Measurement.exact(
         metric, value, method="executed", subject=subject, shares=shares, notes=notes
     )
+
+
+def _why_unmeasured(metric: Metric, count: Count, phase: Phase) -> tuple[str, str] | None:
+    """Say why a count is none of the call that was meant, and what to do about it."""
+    if count.threads:
+        return (
+            f"the test started threads ({', '.join(count.threads)}), where nothing is seen",
+            "use the nnscale fixture and call the model in the test's own thread",
+        )
+    if count.processes:
+        return (
+            f"the test gave work to processes ({', '.join(count.processes)}), where nothing is seen",
+            "use the nnscale fixture and call the model in the test's own process",
+        )
+    if phase == "training" and not count.backward:
+        return (
+            "phase='training', but no backward pass ran",
+            "call .backward() in the test, or drop phase='training'",
+        )
+    if count.raised:
+        return (
+            f"{', '.join(count.raised)} raised half way, so only part of its work was seen",
+            "let the error out of the test, or mark another test",
+        )
+    known = count.uncounted and metric in (Metric.FLOPS, Metric.MACS)
+    if not count.operators and not known:
+        return (
+            "the call ran no tensor operator",
+            "hand over a call that runs the model here, in this thread and process; call "
+            "generators to their end and await coroutines",
+        )
+    return None
 
 
 def _amount(metric: Metric, count: Count, phase: Phase) -> int:
@@ -93,4 +122,5 @@ def _describe(unknown: Uncounted) -> str:
         where = f"in {unknown.module} ({unknown.module_type})"
     else:
         where = f"in {unknown.module_type} itself" if unknown.module_type else "outside any module"
-    return f"no formula for {unknown.operator} {where}, called {times}"
+    what = "TorchScript hides" if unknown.unseen else "no formula for"
+    return f"{what} {unknown.operator} {where}, called {times}"

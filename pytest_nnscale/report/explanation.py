@@ -31,6 +31,24 @@ def title(budget: Budget) -> str:
     return f"{name} ({budget.qualifiers})" if budget.qualifiers else name
 
 
+def absence(verdict: Verdict) -> str:
+    """Return why a test is skipped that this machine cannot measure, and what would make it red."""
+    found = verdict.measurement
+    remedy = f"; {way_out(found)}" if way_out(found) else ""
+    return f"{headline(verdict)}{remedy}{_demand(found)}"
+
+
+def way_out(found: Measurement) -> str:
+    """Return what to do about a number that is missing; who is told has it demanded already."""
+    return found.remedy.removesuffix(_demand(found))
+
+
+def _demand(found: Measurement) -> str:
+    if not found.missing:
+        return ""
+    return f"; --nnscale-require={found.missing} makes its absence a failure"
+
+
 def _fact(verdict: Verdict) -> str:
     budget, found = verdict.budget, verdict.measurement
     dimension = budget.metric.dimension
@@ -71,6 +89,8 @@ def _paragraph(verdict: Verdict, verbosity: int, *, several_calls: bool) -> Iter
     yield headline(verdict, several_calls=several_calls)
     if verdict.outcome is Outcome.OVER:
         yield from _breakdown(found, verbosity)
+        if found.upper is None and found.reason:
+            yield f"  a lower bound: {found.reason}"
     for note in found.notes:
         yield f"  note: {note}"
     if verdict.outcome is Outcome.OVER:
@@ -80,8 +100,8 @@ def _paragraph(verdict: Verdict, verbosity: int, *, several_calls: bool) -> Iter
             "" if verbosity >= 2 or not found.shares else ", or see every module with: pytest -vv"
         )
         yield f"  make the model smaller, or raise the budget{more}"
-    elif found.remedy:
-        yield f"  {found.remedy}"
+    elif way_out(found):
+        yield f"  {way_out(found)}"
 
 
 def _breakdown(found: Measurement, verbosity: int) -> Iterator[str]:

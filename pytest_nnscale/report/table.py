@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pytest_nnscale.budget import Outcome, Verdict
-from pytest_nnscale.report.explanation import title
+from pytest_nnscale.measurement import Metric
+from pytest_nnscale.report.explanation import title, way_out
 from pytest_nnscale.units import (
     BYTES,
     COUNT,
@@ -24,27 +25,44 @@ if TYPE_CHECKING:
     from pytest_nnscale.profiling import ModuleRow, Profile
 
 _SHOWN = 20
+_HEADINGS = ("used", "measured / limit", "budget")
+# The columns of numbers in a table of modules, and the metrics that they show.
+_COLUMNS = (
+    ("params", Metric.PARAMS),
+    ("flops", Metric.FLOPS),
+    ("", Metric.FLOPS),
+    ("memory", Metric.MEMORY),
+)
 
 
 def budget_table(
     verdicts: Sequence[tuple[str, Verdict]], *, width: int, everything: bool
 ) -> list[str]:
-    """Return the lines of a table of budgets, the fullest first; the first twenty unless asked."""
-    from rich import box
-    from rich.table import Table
+    """Return the lines of a table of budgets, the fullest first; the first twenty unless asked.
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("used", "measured / limit"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("budget", no_wrap=True)
-    table.add_column("test", overflow="fold")
+    An id is never cut or folded, so that it can be copied: where one does not fit beside its
+    budget, each test has a line of its own with its budgets below.
+    """
     ordered = sorted(verdicts, key=lambda row: -_used(row[1]))
-    for nodeid, verdict in ordered if everything else ordered[:_SHOWN]:
-        table.add_row(*_cells(verdict), title(verdict.budget), _escape(nodeid))
-    lines = _render(table, width)
-    if not everything and len(ordered) > _SHOWN:
-        lines.append(f"... and {len(ordered) - _SHOWN} more: pytest -v shows all")
+    shown = ordered if everything else ordered[:_SHOWN]
+    cells = [(*_cells(verdict), title(verdict.budget)) for _, verdict in shown]
+    headings, *rows = _aligned([_HEADINGS, *cells])
+    pairs = list(zip(rows, (nodeid for nodeid, _ in shown), strict=True))
+    if all(len(row) + 2 + len(nodeid) <= width for row, nodeid in pairs):
+        lines = [f"{headings}  test", *(f"{row}  {nodeid}" for row, nodeid in pairs)]
+    else:
+        lines = [f"  {headings}".rstrip()]
+        for nodeid in dict.fromkeys(nodeid for _, nodeid in pairs):
+            lines += [nodeid, *(f"  {row}".rstrip() for row, other in pairs if other == nodeid)]
+    if len(shown) < len(ordered):
+        lines.append(f"... and {len(ordered) - len(shown)} more: pytest -v shows all")
     return lines
+
+
+def _aligned(rows: Sequence[tuple[str, str, str]]) -> list[str]:
+    """Return each row as a line: numbers to the right, the last column to the left."""
+    used, both, budget = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return [f"{a:>{used}}  {b:>{both}}  {c:<{budget}}" for a, b, c in rows]
 
 
 def _used(verdict: Verdict) -> float:
@@ -60,13 +78,9 @@ def _cells(verdict: Verdict) -> tuple[str, str]:
     if found.value is None:
         return verdict.outcome.value, f"- / {format_quantity(budget.limit, dimension)}"
     at_least = ">= " if found.upper is None else ""
-    if 1e-3 < found.value / budget.limit < 1e3:
-        value, limit = format_pair(found.value, budget.limit, dimension)
-        if value.rpartition(" ")[2] == limit.rpartition(" ")[2] and " " in value:
-            value = value.rpartition(" ")[0]  # one unit is said once
-    else:
-        value = format_quantity(found.value, dimension)
-        limit = format_quantity(budget.limit, dimension)
+    value, limit = format_pair(found.value, budget.limit, dimension)
+    if " " in value and value.rpartition(" ")[2] == limit.rpartition(" ")[2]:
+        value = value.rpartition(" ")[0]  # one unit is said once
     share = at_least + format_percent(found.value, budget.limit)
     if verdict.outcome in (Outcome.UNMEASURED, Outcome.INCONCLUSIVE):
         share = verdict.outcome.value
@@ -75,13 +89,11 @@ def _cells(verdict: Verdict) -> tuple[str, str]:
 
 def profile_table(profile: Profile, *, width: int = 80, depth: int | None = 2) -> str:
     """Return a profile as text: its numbers, then its modules down to `depth` (None: all)."""
-    from rich import box
-    from rich.table import Table
-
     lines = [f"{profile.subject} ({profile.phase}, {profile.method}); 1 MAC = 2 FLOP"]
     for found in profile.measurements:
         if found.value is None:
-            lines.append(f"  {found.metric.value:<8} unmeasured: {found.reason}; {found.remedy}")
+            told = "; ".join(text for text in (found.reason, way_out(found)) if text)
+            lines.append(f"  {found.metric.value:<8} unmeasured: {told}")
             continue
         text = format_quantity(found.value, found.metric.dimension, digits=4)
         if found.upper is None:
@@ -90,25 +102,45 @@ def profile_table(profile: Profile, *, width: int = 80, depth: int | None = 2) -
             low, high = format_pair(found.lower, found.upper, found.metric.dimension)
             text += f" (between {low} and {high})"
         lines.append(f"  {found.metric.value:<8} {text}")
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("module", "type"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("params", "flops", "", "memory"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    return "\n".join([*lines, *_module_lines(profile, width, depth)])
+
+
+def _module_lines(profile: Profile, width: int, depth: int | None) -> list[str]:
+    """Return the table of modules: columns for what was asked for and is known, none without."""
+    from rich import box
+    from rich.table import Table
+
+    rows = []
     for row in profile.modules:
         level = row.path.count(".") + 1 if row.path else 0
         if depth is None or level <= depth:
-            table.add_row(*_module_cells(row, level, profile))
-    return "\n".join([*lines, *_render(table, width)])
+            rows.append(_module_cells(row, level, profile))
+    asked = {found.metric for found in profile.measurements}
+    filled = [
+        (place, heading)
+        for place, (heading, metric) in enumerate(_COLUMNS, 2)
+        if metric in asked and any(cells[place] for cells in rows)
+    ]
+    if not filled:
+        return []
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("module", "type"):
+        table.add_column(heading, overflow="fold")
+    for _, heading in filled:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for cells in rows:
+        table.add_row(*cells[:2], *(cells[place] for place, _ in filled))
+    return _render(table, width)
 
 
 def _module_cells(row: ModuleRow, level: int, profile: Profile) -> tuple[str, ...]:
+    flops = row.total_flops
     return (
         "  " * level + (_escape(row.path.rpartition(".")[2]) or "(whole)"),
         _escape(row.type),
         _shown(row.total_params, COUNT),
-        _shown(row.total_flops, FLOP),
-        format_percent(row.total_flops or 0, profile.flops) if profile.flops else "",
+        _shown(flops, FLOP),
+        format_percent(flops, profile.flops) if flops is not None and profile.flops else "",
         _shown(row.total_memory_bytes, BYTES),
     )
 

@@ -16,12 +16,8 @@ def summary(tally: Tally, *, width: int, verbosity: int) -> Iterator[tuple[str, 
         yield " budgets ".center(width, "="), ""
         for line in budget_table(verdicts, width=width, everything=verbosity > 0):
             yield line, ""
-    for origin in tally.vain_origins:
-        yield (
-            f"{origin} judged nothing: none of its {tally.idle_origins[origin]} tests ran a tensor "
-            "operator; take it off, or call a model in one of them",
-            "red",
-        )
+    for sentence in in_vain(tally):
+        yield sentence, "red"
     outcomes = {verdict.outcome for _, verdict in verdicts}
     colour = "green"
     if outcomes & {Outcome.UNMEASURED, Outcome.INCONCLUSIVE} or not verdicts:
@@ -29,3 +25,12 @@ def summary(tally: Tally, *, width: int, verbosity: int) -> Iterator[tuple[str, 
     if Outcome.OVER in outcomes or tally.vain_origins:
         colour = "red"
     yield tally.closing_line, colour
+
+
+def in_vain(tally: Tally) -> Iterator[str]:
+    """Yield a sentence for each budget that makes the session red by judging nothing at all."""
+    for origin in tally.vain_origins:
+        yield (
+            f"{origin} judged nothing: none of its {tally.idle_origins[origin]} tests ran a tensor "
+            "operator; take it off, or call a model in one of them"
+        )

@@ -8,7 +8,7 @@ from torch import nn
 
 from pytest_nnscale.counting.counter import Counter
 from pytest_nnscale.counting.coverage import Work, classify, is_kernel
-from pytest_nnscale.counting.free import FREE, FREE_ELSEWHERE, METADATA, NO_KERNEL
+from pytest_nnscale.counting.free import FREE, FREE_ELSEWHERE, FREE_PRIMS, METADATA, NO_KERNEL
 
 CONTRACTS = re.compile(
     r"mm(?![aeiouy])|matmul|conv(?!ert)|lstm|gru|rnn|linear|attention|sdp|einsum|dot|mv|inner|outer"
@@ -47,6 +47,21 @@ def test_every_name_in_the_tables_is_an_operator():
     """A misspelt name in a table of free operators would protect nothing."""
     unknown = [n for n in sorted(FREE | NO_KERNEL | METADATA) if not hasattr(torch.ops.aten, n)]
     assert unknown == []
+
+
+def test_prims_are_free_but_for_those_that_contract():
+    """Every prim is known, and decompositions and Fourier transforms are not free."""
+    import torch._prims
+
+    names = {schema.name for schema in torch._C._jit_get_all_schemas()}
+    prims = {name.removeprefix("prims::") for name in names if name.startswith("prims::")}
+    assert prims >= FREE_PRIMS
+    # Others define more of them, such as those of torch._inductor.
+    operators = {name: getattr(torch.ops.prims, name).default for name in prims}
+    operators = {name: operators[name] for name in prims & {*torch._prims.__all__}}
+    assert {name for name, func in operators.items() if classify(func) is not Work.FREE} == {
+        "svd", "fft_r2c", "fft_c2c", "fft_c2r", "_make_token", "_sink_tokens",
+    }  # fmt: skip
 
 
 def test_operators_of_other_libraries_are_unknown_but_for_a_stated_few():

@@ -184,3 +184,16 @@ def test_work_outside_any_module_belongs_to_the_whole():
     """A block without modules has one row."""
     (row,) = counted(lambda: torch.ones(2, 2) @ torch.ones(2, 2)).modules
     assert (row.path, row.type, row.own_flops) == ("", "", 16)
+
+
+def test_module_with_an_uncounted_operator_below_is_incomplete():
+    """The own FLOPs of an LSTM are no zero, nor are the totals of all above it complete."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.LSTM(4, 4)))
+    with torch.no_grad():
+        rows = counted(lambda: model(torch.randn(2, 4))).modules
+    assert {row.path: row.complete for row in rows} == {
+        "": False,
+        "0": True,
+        "1": False,
+        "1.0": False,
+    }

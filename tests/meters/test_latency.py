@@ -191,7 +191,7 @@ def test_the_wall_clock_finds_the_duration_of_a_function() -> None:
 
 def test_the_wall_clock_finds_the_duration_of_a_model() -> None:
     """Through the whole pipeline, named after its class."""
-    seen = observe(Workload(Nap(), (torch.ones(2),)), runs=True, counted=False)
+    seen = observe(Workload(Nap(), (torch.ones(2),)), runs=True)
     found = measure(Metric.LATENCY, seen, effort=SHORT)
     assert SLEEP_S <= found.lower <= found.value < 10 * SLEEP_S
     assert (found.subject, found.method) == ("Nap", "wall clock")

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import pytest_nnscale
+from pytest_nnscale.meters.params import measure_params
 
 
 def quantised() -> nn.Module:
@@ -83,3 +84,39 @@ def test_a_pack_of_an_unknown_kind_makes_the_count_a_lower_bound(monkeypatch):
     measurement = pytest_nnscale.profile(quantised()).measurement("params")
     assert (measurement.lower, measurement.upper) == (0, None)
     assert "0._packed_params keeps weights packed" in measurement.reason
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("made", [torch.jit.freeze, torch.jit.optimize_for_inference])
+def test_weights_of_a_frozen_model_count(made):
+    """Freezing makes weights constants of the graph; each counts once, and what it replaced not."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(36, 5)).eval()
+    frozen = made(torch.jit.script(model))
+    assert list(frozen.parameters()) == []
+    expected = sum(parameter.numel() for parameter in model.parameters())
+    assert measure_params([frozen]).upper == expected
+    assert measure_params([nn.Sequential(frozen, frozen)]).upper == expected
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_literals_of_a_script_are_no_parameters():
+    """What is a constant of the code and no weight is none before freezing either."""
+
+    class Shifted(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) + torch.ones(3).sum() + torch.arange(9.0).view(3, 3)
+
+    model = torch.jit.trace(Shifted(4, 3), torch.ones(3, 4))
+    assert measure_params([model]).upper == 15
+
+
+def test_parameters_elsewhere_make_a_lower_bound():
+    """Parameters that ran and belong to no model seen are counted and named."""
+    strays = [torch.ones(8, 3, requires_grad=True), torch.ones(7)]
+    found = measure_params([nn.Linear(2, 2)], elsewhere=strays)
+    assert (found.lower, found.upper) == (6 + 24 + 7, None)
+    assert found.reason == "parameters of shape (8, 3), (7,) ran that belong to no module seen"
+    assert "call the module that owns them" in found.remedy
+    trainable = measure_params([nn.Linear(2, 2)], trainable=True, elsewhere=strays)
+    assert (trainable.lower, trainable.upper) == (6 + 24, None)
+    assert measure_params([nn.Linear(2, 2)], trainable=True, elsewhere=strays[1:]).upper == 6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -234,3 +235,45 @@ def test_a_scripted_model_is_counted(suite: Any) -> None:
         model(torch.ones(1, 2))
     """, "-W", "ignore::DeprecationWarning", "-W", "ignore::FutureWarning")  # fmt: skip
     result.assert_outcomes(passed=1, failed=1)
+
+
+def test_the_second_run_leaves_no_trace_in_the_report(suite: Any) -> None:
+    """Properties and output of the first run are there once."""
+    result = suite(
+        """
+    import os, sys
+    @pytest.mark.max_flops(8)
+    def test_it(record_property):
+        record_property("mine", 1)
+        print("to stdout")
+        print("to stderr", file=sys.stderr)
+        os.write(2, b"past sys.stderr\\n")
+        nn.Linear(2, 2)(torch.ones(1, 2))
+    """,
+        "-rP",
+        "--junitxml=report.xml",
+        subprocess=True,
+    )
+    result.assert_outcomes(passed=1)
+    shown = result.stdout.str() + result.stderr.str()
+    for text in ("to stdout", "to stderr", "past sys.stderr"):
+        assert shown.count(text) == 1, text
+    assert Path("report.xml").read_text(encoding="utf-8").count('name="mine"') == 1
+
+
+def test_unittest_subtests_are_reported_once(suite: Any) -> None:
+    """The second run of the body has its subtests to itself."""
+    source = """
+    import unittest
+    class TestIt(unittest.TestCase):
+        MARK
+        def test_it(self):
+            for n in (1, 2):
+                with self.subTest(n=n):
+                    nn.Linear(2, 2)(torch.ones(n, 2))
+    """
+    plain = suite(source.replace("MARK", ""), "-v")
+    marked = suite(source.replace("MARK", "@pytest.mark.max_flops(24)"), "-v")
+    assert marked.ret == pytest.ExitCode.OK
+    assert marked.stdout.str().count("SUBPASS") == plain.stdout.str().count("SUBPASS")
+    assert "1 budget: 1 within, 0 over, 0 inconclusive, 0 unmeasured" in marked.outlines

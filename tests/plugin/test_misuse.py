@@ -242,7 +242,24 @@ def test_a_named_function_for_a_limit_is_pytests_own_error(suite: Any) -> None:
     assert "build() takes 0 positional arguments but 1 was given" in result.stdout.str()
 
 
-@pytest.mark.parametrize("use", ["@max_flops", "@max_flops(nn.Linear)", "@max_flops(lambda: 1)"])
+def test_a_bare_decorator_is_a_mistake_beside_the_others(suite: Any) -> None:
+    """It is told with the rest, in one go."""
+    result = suite("""
+        from pytest_nnscale import max_flops, max_params
+
+        @max_flops
+        def test_bare(): pass
+
+        @max_params(-1)
+        def test_negative(): pass
+        """)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "nnscale: 2 mistakes in the budgets" in result.stderr.str()
+    assert "test_it.py::test_bare: max_flops: " in result.stderr.str()
+    assert "test_it.py::test_negative: max_params: -1 is not above zero" in result.stderr.str()
+
+
+@pytest.mark.parametrize("use", ["@max_flops(nn.Linear)", "@max_flops(lambda: 1)"])
 def test_a_decorator_without_a_limit_does_not_lose_the_test(use: str, suite: Any) -> None:
     """The typed decorator refuses at once: else the test would silently not be collected."""
     result = suite(f"from pytest_nnscale import max_flops\n\n{use}\ndef test_it(): pass\n")
@@ -251,11 +268,90 @@ def test_a_decorator_without_a_limit_does_not_lose_the_test(use: str, suite: Any
     assert "INTERNALERROR" not in result.stdout.str()
 
 
+@pytest.mark.parametrize("workers", [(), ("-n2",)], ids=["one process", "two workers"])
+def test_a_misspelt_mark_is_a_mistake(suite: Any, workers: Any) -> None:
+    """pytest only warns of a mark that nobody knows, and the gate would be off."""
+    result = suite("@pytest.mark.max_flop(1)\ndef test_it(): pass\n", *workers)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    told = result.stderr.str() + result.stdout.str()
+    assert "max_flop: there is no such mark; did you mean max_flops?" in told
+
+
+def test_a_mark_of_someone_else_is_no_mistake(suite: Any) -> None:
+    """Another plugin may register what looks like one of ours."""
+    source = "@pytest.mark.max_flop(1)\ndef test_it(): pass\n"
+    assert suite(source, ini="markers =\n    max_flop(n): mine").ret == pytest.ExitCode.OK
+    assert suite(source.replace("max_flop", "max_retries")).ret == pytest.ExitCode.OK
+
+
+def test_a_misspelt_ini_key_is_a_mistake(suite: Any) -> None:
+    """pytest only warns of a key that nobody knows."""
+    result = suite("def test_it(): pass", ini="nnscale_budget = *: max_params=1")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    told = "unknown ini key 'nnscale_budget'; did you mean nnscale_budgets?"
+    assert told in result.stderr.str()
+
+
+def test_two_parameters_that_contradict_each_other_are_a_mistake(suite: Any) -> None:
+    """Of stacked parametrisations none is closer than the other."""
+    result = suite("""
+        @pytest.mark.parametrize("a", [pytest.param(0, marks=pytest.mark.max_flops(1))])
+        @pytest.mark.parametrize("b", [pytest.param(0, marks=pytest.mark.max_flops(2))])
+        def test_it(a, b): pass
+        """)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "two limits for one number; keep one" in result.stderr.str()
+
+
+def test_a_call_after_the_test_is_refused(suite: Any) -> None:
+    """No budget could judge what a fixture calls in its teardown."""
+    result = suite("""
+        @pytest.fixture
+        def late(nnscale):
+            yield
+            nnscale(nn.Linear(2, 2), torch.ones(1, 2))
+
+        @pytest.mark.max_flops(8)
+        def test_it(late, nnscale):
+            nnscale(nn.Linear(2, 2), torch.ones(1, 2))
+        """)
+    result.assert_outcomes(passed=1, errors=1)
+    assert "nnscale was called after the test had ended" in result.stdout.str()
+
+
+@pytest.mark.parametrize(
+    ("args", "ini", "whole"),
+    [
+        ((), "", True),
+        ((".",), "", True),
+        (("tests",), "testpaths = tests", True),
+        (("tests",), "", False),
+        (("tests/test_a.py",), "testpaths = tests", False),
+        (("-k", "a"), "", True),
+        (("--ignore=other",), "", False),
+    ],
+)
+def test_a_glob_without_a_test_is_a_mistake_where_all_was_collected(
+    suite: Any, args: Any, ini: str, whole: bool
+) -> None:
+    """All is no paths, the rootdir, or what testpaths lists; of a part it is only a note."""
+    files = {"tests/test_a.py": "def test_a(): pass"}
+    ini += "\nnnscale_budgets = nowhere/*: max_params=1"
+    result = suite(None, *args, ini=ini, files=files)
+    told = result.stderr.str() + result.stdout.str()
+    if whole:
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        assert "nnscale_budgets: 'nowhere/*' matches no test" in told
+    else:
+        assert result.ret == pytest.ExitCode.OK
+        assert "note: nnscale_budgets 'nowhere/*' matches none of the tests collected" in told
+
+
 def test_a_misspelt_mark_is_pytests_own_error(suite: Any) -> None:
     """With --strict-markers, as for any mark."""
-    result = suite("@pytest.mark.max_flop(1)\ndef test_it(): pass\n", "--strict-markers")
+    result = suite("@pytest.mark.max_parms(1)\ndef test_it(): pass\n", "--strict-markers")
     assert result.ret == pytest.ExitCode.INTERRUPTED
-    assert "'max_flop' not found in `markers`" in result.stdout.str()
+    assert "'max_parms' not found in `markers`" in result.stdout.str()
 
 
 # Flags, ini lines, and the sentence.

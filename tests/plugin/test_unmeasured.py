@@ -132,7 +132,7 @@ def test_required_energy_is_red(suite: Any, args: Any, ini: str) -> None:
 
 @pytest.mark.skipif("__import__('torch').cuda.is_available()", reason="for machines without CUDA")
 def test_a_budget_for_a_device_that_is_not_there(suite: Any) -> None:
-    """Alone it skips, required it is red, beside one that applies it is out of the way."""
+    """Alone it skips, required it is red, beside one that applies it is only said."""
     alone = """
     @pytest.mark.max_flops(8, device="cuda")
     def test_it(nnscale):
@@ -142,14 +142,16 @@ def test_a_budget_for_a_device_that_is_not_there(suite: Any) -> None:
     required = suite(alone, "--nnscale-require=cuda")
     required.assert_outcomes(failed=1)
     assert "this machine has no cuda device" in required.stdout.str()
-    beside = suite("""
+    both = """
     @pytest.mark.max_flops(8, device="cuda")
     @pytest.mark.max_flops(8, device="cpu")
     def test_it(nnscale):
         nnscale(nn.Linear(2, 2), torch.ones(1, 2))
-    """)
+    """
+    beside = suite(both)
     beside.assert_outcomes(passed=1)
-    assert "1 budget: 1 within, 0 over, 0 inconclusive, 0 unmeasured" in beside.outlines
+    assert "2 budgets: 1 within, 0 over, 0 inconclusive, 1 unmeasured" in beside.outlines
+    suite(both, "--nnscale-require=cuda").assert_outcomes(failed=1)
 
 
 def test_a_model_elsewhere_than_its_budget_is_red(suite: Any) -> None:
@@ -184,3 +186,118 @@ def test_an_inconclusive_budget_warns_or_fails_as_asked(suite: Any, policy: str)
         "9.00", "9.0"
     )
     assert "1 budget: 0 within, 0 over, 1 inconclusive, 0 unmeasured" in result.outlines
+
+
+@pytest.mark.parametrize("mark", ["max_flops(8)", "max_kernels(8)", "max_latency_ms(1000)"])
+@pytest.mark.parametrize(
+    "model",
+    ["lambda: 3", "generates", "awaits", "lambda: subprocess.run([sys.executable, '-c', ''])"],
+)
+def test_a_call_that_runs_no_operator_is_red(suite: Any, mark: str, model: str) -> None:
+    """What a generator yields, a coroutine awaits or another process computes was not measured."""
+    result = suite(f"""
+    import subprocess, sys
+    def generates():
+        yield torch.ones(2, 2) @ torch.ones(2, 2)
+    async def awaits():
+        return torch.ones(2, 2) @ torch.ones(2, 2)
+
+    @pytest.mark.filterwarnings("ignore:coroutine")
+    @pytest.mark.{mark}
+    def test_it(nnscale):
+        nnscale({model})
+    """)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "could not be measured" in result.stdout.str()
+
+
+def test_a_body_without_a_contraction_is_red_by_its_own_mark_on_flops(suite: Any) -> None:
+    """The model ran in a fixture: a sum over its output is not what was meant."""
+    source = """
+    @pytest.fixture
+    def output():
+        return nn.Linear(2, 2)(torch.ones(1, 2))
+
+    MARK
+    class TestIt:
+        OWN
+        def test_sum(self, output):
+            output.sum()
+
+        def test_model(self):
+            nn.Linear(2, 2)(torch.ones(1, 2))
+    """
+    mark = "@pytest.mark.max_flops(8)"
+    own = suite(source.replace("MARK", "").replace("OWN", mark))
+    own.assert_outcomes(failed=1, passed=1)
+    assert "the test body did no contraction" in own.stdout.str()
+    inherited = suite(source.replace("MARK", mark).replace("OWN", ""))
+    inherited.assert_outcomes(passed=2)
+    assert "1 budget: 1 within, 0 over, 0 inconclusive, 0 unmeasured" in inherited.outlines
+
+
+def test_an_elementwise_model_handed_to_the_fixture_has_no_flops(suite: Any) -> None:
+    """Zero is then what was counted, and within every budget."""
+    suite("""
+    @pytest.mark.max_flops(1)
+    def test_it(nnscale):
+        nnscale(nn.ReLU(), torch.ones(2))
+    """).assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
+    ("imports", "body"),
+    [
+        ("from hypothesis import given, strategies as st", "@given(st.integers(1, 3))"),
+        ("", "def test_it(subtests):\n    with subtests.test():\n        model(x)"),
+        ("", "def test_it(tmp_path):\n    (tmp_path / 'd').mkdir()\n    model(x)"),
+    ],
+    ids=["hypothesis", "subtests", "files"],
+)
+@pytest.mark.parametrize("where", ["own", "inherited"])
+def test_a_body_that_cannot_be_repeated_is_red(
+    suite: Any, imports: str, body: str, where: str
+) -> None:
+    """Also where the budget was inherited: the test has a model in sight."""
+    mark = "pytest.mark.max_flops(8)"
+    if body.startswith("@given"):
+        body += "\ndef test_it(n):\n    model(torch.ones(n, 2))"
+    head = f"pytestmark = {mark}\n" if where == "inherited" else f"@{mark}\n"
+    result = suite(f"{imports}\nmodel = nn.Linear(2, 2)\nx = torch.ones(1, 2)\n{head}{body}\n")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "use the fixture: def test_...(nnscale)" in result.stdout.str()
+
+
+def test_an_inherited_budget_sees_through_a_fixture_that_was_not_called(suite: Any) -> None:
+    """The nnscale fixture in sight, as an autouse one is, does not turn the budget off."""
+    result = suite("""
+    pytestmark = pytest.mark.max_flops(8)
+    model = nn.Linear(2, 2)
+
+    @pytest.fixture(autouse=True)
+    def everywhere(nnscale): pass
+
+    def test_within():
+        model(torch.ones(1, 2))
+
+    def test_over():
+        model(torch.ones(2, 2))
+
+    def test_swallows(nnscale):
+        with pytest.raises(RuntimeError):
+            nnscale(model, torch.ones(1, 3))
+    """)
+    result.assert_outcomes(passed=1, failed=2)
+    assert "max_flops: Linear needs 16 FLOP, budget 8 FLOP" in result.stdout.str()
+    assert "the model raised in every call, and the test went on" in result.stdout.str()
+
+
+def test_a_model_on_meta_has_no_latency(suite: Any) -> None:
+    """What would be timed is Python."""
+    result = suite("""
+    @pytest.mark.max_latency_ms(1000)
+    def test_it(nnscale):
+        nnscale(nn.Linear(2, 2, device="meta"), torch.ones(1, 2, device="meta"))
+    """)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "on the meta device, where nothing is computed" in result.stdout.str()
