@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pytest_nnscale.failure import BudgetExceeded as BudgetExceeded
     from pytest_nnscale.measurement import Measurement as Measurement
     from pytest_nnscale.measurement import Metric as Metric
-    from pytest_nnscale.profiling import Profile as Profile
+    from pytest_nnscale.profiles import Profile as Profile
     from pytest_nnscale.profiling import count as count
     from pytest_nnscale.profiling import profile as profile
 
@@ -52,7 +52,8 @@ _HOMES = {
     ),
     "failure": ("BudgetExceeded",),
     "measurement": ("Measurement", "Metric"),
-    "profiling": ("Profile", "count", "profile"),
+    "profiles": ("Profile",),
+    "profiling": ("count", "profile"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

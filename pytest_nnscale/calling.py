@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pytest_nnscale.counting.counter import Counter
     from pytest_nnscale.meters.table import Effort
     from pytest_nnscale.observation import Observation
-    from pytest_nnscale.profiling import Profile
+    from pytest_nnscale.profiles import Profile
     from pytest_nnscale.report.progress import Announcer
     from pytest_nnscale.workload import Workload
 
@@ -78,11 +78,11 @@ class NnscaleCaller:
 
         Without inputs nothing runs, and the budgets for params and size are judged.
         """
-        from pytest_nnscale import profiling
+        from pytest_nnscale import observing, profiles, profiling
 
         workload = profiling.workload_from(model, args, kwargs, phase)
         runs = args is not None or kwargs is not None
-        observation = profiling.observe(workload, runs=runs)
+        observation = observing.observe(workload, runs=runs)
         judged = [
             budget
             for budget in self._budgets
@@ -90,16 +90,16 @@ class NnscaleCaller:
         ]
         self._judge(judged, observation)
         self.calls += 1
-        return profiling.profile_of(observation, profiling.EXACT if runs else profiling.STRUCTURAL)
+        return profiles.profile_of(observation, profiling.EXACT if runs else profiling.STRUCTURAL)
 
     def _observe(self, workload: Workload) -> tuple[Any, Observation]:
         __tracebackhide__ = True
         from pytest_nnscale.counting.counter import Counter
         from pytest_nnscale.observation import Observation
-        from pytest_nnscale.profiling import device_of, guard_of, subject_of
+        from pytest_nnscale.observing import guard_of
 
         # Where it lives is asked first: a call may move it.
-        subject, device = subject_of(workload), device_of(workload)
+        subject, device = workload.subject, workload.device
         if workload.compiled:
             output = workload.call()
             if workload.modules and all(budget.metric.structural for budget in self._budgets):
@@ -146,17 +146,17 @@ def _counted_again(workload: Workload) -> Counter:
 def _observe_training(workload: Workload) -> Observation:
     from pytest_nnscale.errors import CannotMeasure
     from pytest_nnscale.observation import Observation
-    from pytest_nnscale.profiling import observe, subject_of
+    from pytest_nnscale.observing import observe
 
     try:
         return observe(replace(workload, phase="training"), runs=True)
     except CannotMeasure as error:
         return Observation(
-            subject_of(workload), workload.modules, reason=error.reason, remedy=error.remedy
+            workload.subject, workload.modules, reason=error.reason, remedy=error.remedy
         )
     except RuntimeError as error:
         return Observation(
-            subject_of(workload),
+            workload.subject,
             workload.modules,
             reason=f"the backward pass failed: {error}",
             remedy="call the model outside torch.no_grad and torch.inference_mode",

@@ -83,14 +83,15 @@ def _judge_body(item: pytest.Item, budgets: Sequence[Budget], options: Options) 
 
     observation = observe_body(item)
     count = observation.count
-    if count is not None and not count.operators and not count.threads:
+    unseen = count is not None and bool(count.threads or count.processes or count.raised)
+    if count is not None and not count.operators and not unseen:
         return _with_rest((), budgets, reason=_NEVER_RAN, remedy=_RUN_A_MODEL)
     effort = Effort(max_time_s=options.max_time, confidence=options.confidence)
     rest: list[Budget] = []
     if count is None and not touches_torch(item):
         # Inherited by a test that has nothing to do with models, and cannot run twice.
         rest = [budget for budget in budgets if not budget.own]
-    elif count is not None and not count.flops and not count.uncounted and not count.threads:
+    elif count is not None and not count.flops and not count.uncounted and not unseen:
         # Whoever states a budget on FLOPs does not mean a sum over what was computed elsewhere.
         rest = [b for b in budgets if b.metric in (Metric.FLOPS, Metric.MACS)]
     with announcer(item.config)(budgets, observation.subject):

@@ -9,7 +9,7 @@ from pytest_nnscale.budget import Budget, Outcome, Verdict, judge
 from pytest_nnscale.measurement import Measurement
 from pytest_nnscale.meters.table import Effort, measure
 from pytest_nnscale.observation import Observation
-from pytest_nnscale.profiling import same_device
+from pytest_nnscale.workload import same_device
 
 
 def judge_observation(

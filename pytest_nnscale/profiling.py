@@ -2,142 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_nnscale.budget import Phase
 from pytest_nnscale.errors import BadOption, BadWorkload, CannotMeasure
-from pytest_nnscale.measurement import Measurement, Metric
-from pytest_nnscale.meters.table import measure
-from pytest_nnscale.naming import joint_name
+from pytest_nnscale.measurement import Metric
 from pytest_nnscale.observation import Observation
-from pytest_nnscale.workload import Workload, gradients_for
+from pytest_nnscale.observing import observe
+from pytest_nnscale.profiles import Profile, profile_of
+from pytest_nnscale.workload import Workload, same_device
 
 if TYPE_CHECKING:
     import torch
 
-    from pytest_nnscale.counting.counter import Count, Counter
-
 EXACT = tuple(metric for metric in Metric if not metric.sampled)
 STRUCTURAL = tuple(metric for metric in Metric if metric.structural)
-
-
-@dataclass(frozen=True, slots=True)
-class ModuleRow:
-    """What one module has and does: by itself (`own_`), and with all below it (`total_`).
-
-    None where it was not measured.
-    """
-
-    path: str
-    type: str
-    own_params: int | None
-    total_params: int | None
-    own_flops: int | None
-    total_flops: int | None
-    own_memory_bytes: int | None
-    total_memory_bytes: int | None
-
-
-@dataclass(frozen=True)
-class Profile:
-    """The measured numbers of one workload; its text is a table.
-
-    Exact numbers are ints, and None where they were not measured: without inputs a model has only
-    its params and size. `flops` is a lower bound while `uncounted` names an operator.
-    """
-
-    subject: str
-    phase: Phase
-    measurements: tuple[Measurement, ...]
-    uncounted: tuple[str, ...]
-    modules: tuple[ModuleRow, ...]
-    method: str
-
-    def measurement(self, metric: Metric | str) -> Measurement:
-        """Return one measurement with its interval; KeyError where it was not asked for."""
-        wanted = Metric(metric)
-        for measurement in self.measurements:
-            if measurement.metric is wanted:
-                return measurement
-        raise KeyError(wanted.value)
-
-    def _whole(self, metric: Metric) -> int | None:
-        try:
-            value = self.measurement(metric).value
-        except KeyError:
-            return None
-        return None if value is None else int(value)
-
-    def _sampled(self, metric: Metric) -> Measurement | None:
-        try:
-            return self.measurement(metric)
-        except KeyError:
-            return None
-
-    @property
-    def params(self) -> int | None:
-        """Parameters, shared ones once."""
-        return self._whole(Metric.PARAMS)
-
-    @property
-    def flops(self) -> int | None:
-        """Contraction work in FLOP; 1 multiply-accumulate = 2 FLOP."""
-        return self._whole(Metric.FLOPS)
-
-    @property
-    def macs(self) -> int | None:
-        """Contraction work in multiply-accumulates: half of the FLOPs."""
-        return self._whole(Metric.MACS)
-
-    @property
-    def size_bytes(self) -> int | None:
-        """Bytes of parameters and buffers as stored."""
-        return self._whole(Metric.SIZE)
-
-    @property
-    def memory_bytes(self) -> int | None:
-        """Peak of live tensor bytes, weights and inputs included."""
-        return self._whole(Metric.MEMORY)
-
-    @property
-    def kernels(self) -> int | None:
-        """Operators dispatched that compute something."""
-        return self._whole(Metric.KERNELS)
-
-    @property
-    def latency_s(self) -> Measurement | None:
-        """One call in seconds, the median with its interval; None unless asked for."""
-        return self._sampled(Metric.LATENCY)
-
-    @property
-    def energy_j(self) -> Measurement | None:
-        """One call in joules with its interval; None unless asked for."""
-        return self._sampled(Metric.ENERGY)
-
-    def to_json(self) -> str:
-        """Return everything but raw samples as JSON text; unknown is null, never zero."""
-        return json.dumps(
-            {
-                "subject": self.subject,
-                "phase": self.phase,
-                "method": self.method,
-                "measurements": {
-                    m.metric.value: m.without_details().to_dict() for m in self.measurements
-                },
-                "uncounted": list(self.uncounted),
-                "modules": [asdict(row) for row in self.modules],
-            },
-            allow_nan=False,
-        )
-
-    def __str__(self) -> str:
-        from pytest_nnscale.report.table import profile_table
-
-        return profile_table(self)
 
 
 def profile(
@@ -187,68 +69,6 @@ def workload_from(
     return workload
 
 
-def observe(workload: Workload, *, runs: bool) -> Observation:
-    """Run a workload once so that nothing of it stays, and return what was seen; or do not run it."""
-    if not runs:
-        return Observation(
-            subject_of(workload),
-            workload.modules,
-            device=device_of(workload),
-            reason="nothing was run",
-            remedy="hand over inputs: profile(model, args=(x,))",
-        )
-    device = device_of(workload)
-    counter = count_apart(workload)
-    return Observation(
-        subject_of(workload),
-        counter.roots,
-        counter.count() if workload.phase == "training" else counter.count().as_one_call(),
-        repeat=repeat_of(workload),
-        guard=guard_of(workload, counter),
-        phase=workload.phase,
-        device=device,
-        elsewhere=counter.parameters_elsewhere,
-    )
-
-
-def guard_of(workload: Workload, counter: Counter) -> Callable[[], AbstractContextManager[None]]:
-    """Return what puts back all that a run of a workload was seen to touch."""
-    from pytest_nnscale.preservation.keepsake import preserved
-
-    touched = (*workload.tensors, *counter.written)
-    return lambda: preserved(counter.roots, touched, inputs=(workload.args, workload.kwargs))
-
-
-def profile_of(observation: Observation, metrics: Iterable[Metric]) -> Profile:
-    """Measure some metrics of an observation and join them with its module rows."""
-    found = tuple(measure(m, observation, phase=observation.phase) for m in metrics)
-    return assemble(observation.subject, observation.phase, found, observation.count)
-
-
-def subject_of(workload: Workload) -> str:
-    """Name a workload by its model's class or its function's name."""
-    if workload.modules:
-        return joint_name(workload.modules)
-    return getattr(workload.model, "__name__", type(workload.model).__name__)
-
-
-def device_of(workload: Workload) -> str:
-    """Name the device of a workload: where its model lives, else its inputs, else the CPU."""
-    import itertools
-
-    kept = itertools.chain.from_iterable(
-        itertools.chain(module.parameters(), module.buffers()) for module in workload.modules
-    )
-    for tensor in itertools.chain(kept, workload.tensors):
-        return str(tensor.device)
-    return "cpu"
-
-
-def same_device(asked: str, found: str) -> bool:
-    """Tell whether a device was meant: "cuda" means every GPU, "cuda:1" one."""
-    return asked == found or (":" not in asked and found.partition(":")[0] == asked)
-
-
 def _metrics(names: Iterable[str | Metric] | None, *, runs: bool) -> tuple[Metric, ...]:
     if names is None:
         return EXACT if runs else STRUCTURAL
@@ -259,32 +79,6 @@ def _metrics(names: Iterable[str | Metric] | None, *, runs: bool) -> tuple[Metri
     if unknown:
         raise BadOption(f"unknown metric {unknown[0]!r}; valid are {', '.join(valid)}")
     return tuple(Metric(name) for name in names)
-
-
-def count_apart(workload: Workload) -> Counter:
-    """Count a run whose effects on the model and its inputs are undone afterwards."""
-    from pytest_nnscale.counting.counter import Counter
-    from pytest_nnscale.preservation.keepsake import preserved
-
-    counter = Counter(preserve=True, roots=workload.modules)
-    inputs = (workload.args, workload.kwargs)
-    with preserved(workload.modules, workload.tensors, inputs=inputs):
-        try:
-            with counter, gradients_for(workload.phase):
-                workload.run()
-        finally:
-            counter.restore()
-    return counter
-
-
-def repeat_of(workload: Workload) -> Callable[[], None]:
-    """Return a function that runs the workload once more, in the grad mode of its phase."""
-
-    def repeat() -> None:
-        with gradients_for(workload.phase):
-            workload.run()
-
-    return repeat
 
 
 @dataclass
@@ -335,31 +129,3 @@ def count() -> Iterator[Counting]:
     )
     wanted = EXACT if counter.roots else tuple(m for m in EXACT if not m.structural)
     handle._profile = profile_of(observation, wanted)
-
-
-def assemble(
-    subject: str, phase: Phase, found: tuple[Measurement, ...], counted: Count | None
-) -> Profile:
-    """Join measurements and the module rows of a count into a profile."""
-    shares = {m.metric: {s.path: s for s in m.shares} for m in found}
-    params = shares.get(Metric.PARAMS, {})
-    work = {row.path: row for row in counted.modules} if counted else {}
-    # A module without a share has none of what was measured; what was not measured is unknown.
-    without = 0 if params else None
-    idle = 0 if counted else None
-    rows = []
-    for path in sorted({*params, *work}, key=lambda path: (path.split("."), path)):
-        held, done = params.get(path), work.get(path)
-        rows.append(
-            ModuleRow(
-                path,
-                held.type if held else done.type if done else "",
-                *((int(held.own), int(held.total)) if held else (without, without)),
-                *((done.own_flops, done.total_flops) if done else (idle, idle)),
-                *((done.own_memory, done.total_memory) if done else (idle, idle)),
-            )
-        )
-    uncounted = tuple(dict.fromkeys(u.operator for u in counted.uncounted)) if counted else ()
-    return Profile(
-        subject, phase, found, uncounted, tuple(rows), "executed" if counted else "state"
-    )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_nnscale.budget import Phase
 from pytest_nnscale.errors import BadWorkload, CannotMeasure
-from pytest_nnscale.naming import without_shell
+from pytest_nnscale.naming import joint_name, without_shell
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +31,21 @@ class Workload:
                 f"a workload is a model or a function, not {type(self.model).__name__}; "
                 "call it as nnscale(model, *inputs)"
             )
+
+    @property
+    def subject(self) -> str:
+        """Its name: the model's class, or the function's."""
+        if self.modules:
+            return joint_name(self.modules)
+        return getattr(self.model, "__name__", type(self.model).__name__)
+
+    @property
+    def device(self) -> str:
+        """Its device: where its model lives, else its inputs, else the CPU."""
+        kept = itertools.chain.from_iterable(map(_kept, self.modules))
+        for tensor in itertools.chain(kept, self.tensors):
+            return str(tensor.device)
+        return "cpu"
 
     def check_devices(self) -> None:
         """Raise BadWorkload for an input on meta and a model elsewhere: some operators take that.
@@ -110,6 +125,11 @@ def is_compiled(model: Any) -> bool:
         or hasattr(vars(module).get("forward"), "_torchdynamo_orig_callable")
         for module in model.modules()
     )
+
+
+def same_device(asked: str, found: str) -> bool:
+    """Tell whether a device was meant: "cuda" means every GPU, "cuda:1" one."""
+    return asked == found or (":" not in asked and found.partition(":")[0] == asked)
 
 
 def gradients_for(phase: Phase) -> AbstractContextManager[Any]:

@@ -198,6 +198,9 @@ def test_what_is_missing_from_what_was_asked_is_an_exit_code(run: Run) -> None:
     result = run(*CONV, "--metrics", "flops,energy", "--json")
     assert result.exit_code == 1
     assert json.loads(result.stdout)["measurements"]["energy"]["value"] is None
+    result = run(*CONV, "--metrics", "energy")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "nnscale: no counter in this test; buy one\n"
 
 
 def test_a_scalar_is_an_empty_shape(run: Run) -> None:

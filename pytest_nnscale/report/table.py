@@ -22,7 +22,7 @@ from pytest_nnscale.units import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from pytest_nnscale.profiling import ModuleRow, Profile
+    from pytest_nnscale.profiles import ModuleRow, Profile
 
 _SHOWN = 20
 _HEADINGS = ("used", "measured / limit", "budget")
@@ -135,11 +135,12 @@ def _module_lines(profile: Profile, width: int, depth: int | None) -> list[str]:
 
 def _module_cells(row: ModuleRow, level: int, profile: Profile) -> tuple[str, ...]:
     flops = row.total_flops
+    at_least = "" if row.complete or flops is None else ">= "
     return (
         "  " * level + (_escape(row.path.rpartition(".")[2]) or "(whole)"),
         _escape(row.type),
         _shown(row.total_params, COUNT),
-        _shown(flops, FLOP),
+        at_least + _shown(flops, FLOP),
         format_percent(flops, profile.flops) if flops is not None and profile.flops else "",
         _shown(row.total_memory_bytes, BYTES),
     )

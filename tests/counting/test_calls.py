@@ -77,6 +77,7 @@ def test_whole_block_is_one_call():
     assert whole.forward_kernels == whole.kernels == split.kernels
     assert whole.forward_memory_bytes == whole.memory_bytes
     assert sum(row.own_flops for row in whole.modules) == whole.forward_flops
+    assert split.as_one_call() == whole
 
 
 class Failing(nn.Module):

@@ -17,7 +17,7 @@ from pytest_nnscale.measurement import Measurement, Metric
 from pytest_nnscale.meters.latency import measure_latency
 from pytest_nnscale.meters.table import Effort, measure
 from pytest_nnscale.observation import Observation
-from pytest_nnscale.profiling import observe
+from pytest_nnscale.observing import observe
 from pytest_nnscale.timing.clock import FakeClock
 from pytest_nnscale.timing.interval import quantile_interval, sample_quantile
 from pytest_nnscale.workload import Workload

@@ -8,7 +8,7 @@ import pytest
 
 from pytest_nnscale.budget import Budget, Verdict, judge
 from pytest_nnscale.measurement import Measurement, Metric
-from pytest_nnscale.profiling import ModuleRow, Profile
+from pytest_nnscale.profiles import ModuleRow, Profile
 from pytest_nnscale.report.table import budget_table, profile_table
 
 
@@ -107,11 +107,10 @@ def test_the_cells_of_a_budget(found: Measurement, limit: float, used: str, numb
     assert line.startswith(f"{used.rjust(4)}  {numbers.rjust(16)}  max_")
 
 
-def row(path: str, kind: str, **totals: int | None) -> ModuleRow:
+def row(path: str, kind: str, *, complete: bool = True, **totals: int | None) -> ModuleRow:
     have = {"params": None, "flops": None, "memory": None, **totals}
-    return ModuleRow(
-        path, kind, *(n for name in ("params", "flops", "memory") for n in (have[name], have[name]))
-    )
+    pairs = (n for name in ("params", "flops", "memory") for n in (have[name], have[name]))
+    return ModuleRow(path, kind, *pairs, complete=complete)
 
 
 def profile_of(measurements: list[Measurement], rows: list[ModuleRow], **more: Any) -> Profile:
@@ -141,6 +140,22 @@ def test_the_modules_of_a_profile() -> None:
         ["(whole)", "Net", "12", "4.00", "kFLOP", "100.0", "%", "64", "B"],
         ["head", "Linear", "0", "1.00", "kFLOP", "25.0", "%"],
         ["tail", "Linear", "48", "B"],
+    ]
+
+
+def test_flops_of_a_module_with_an_unknown_operator_are_a_lower_bound() -> None:
+    """Also zero: what is not known is not nothing."""
+    rows = [
+        row("", "Net", flops=4000, complete=False),
+        row("head", "Linear", flops=4000),
+        row("rnn", "LSTM", flops=0, complete=False),
+        row("idle", "Linear", complete=False),
+    ]
+    assert table_of(profile_of([FLOPS], rows))[1:] == [
+        ["(whole)", "Net", ">=", "4.00", "kFLOP", "100.0", "%"],
+        ["head", "Linear", "4.00", "kFLOP", "100.0", "%"],
+        ["rnn", "LSTM", ">=", "0", "FLOP", "0.0", "%"],
+        ["idle", "Linear"],
     ]
 
 

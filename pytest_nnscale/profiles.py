@@ -1,0 +1,167 @@
+"""A profile: the measured numbers of one workload, and its modules."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from pytest_nnscale.budget import Phase
+from pytest_nnscale.measurement import Measurement, Metric
+from pytest_nnscale.meters.table import measure
+from pytest_nnscale.observation import Observation
+
+if TYPE_CHECKING:
+    from pytest_nnscale.counting.counter import Count
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleRow:
+    """What one module has and does: by itself (`own_`), and with all below it (`total_`).
+
+    None where it was not measured; FLOPs are a lower bound where the row is not `complete`.
+    """
+
+    path: str
+    type: str
+    own_params: int | None
+    total_params: int | None
+    own_flops: int | None
+    total_flops: int | None
+    own_memory_bytes: int | None
+    total_memory_bytes: int | None
+    complete: bool = True
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The measured numbers of one workload; its text is a table.
+
+    Exact numbers are ints, and None where they were not measured: without inputs a model has only
+    its params and size. `flops` is a lower bound while `uncounted` names an operator.
+    """
+
+    subject: str
+    phase: Phase
+    measurements: tuple[Measurement, ...]
+    uncounted: tuple[str, ...]
+    modules: tuple[ModuleRow, ...]
+    method: str
+
+    def measurement(self, metric: Metric | str) -> Measurement:
+        """Return one measurement with its interval; KeyError where it was not asked for."""
+        wanted = Metric(metric)
+        for measurement in self.measurements:
+            if measurement.metric is wanted:
+                return measurement
+        raise KeyError(wanted.value)
+
+    def _whole(self, metric: Metric) -> int | None:
+        try:
+            value = self.measurement(metric).value
+        except KeyError:
+            return None
+        return None if value is None else int(value)
+
+    def _sampled(self, metric: Metric) -> Measurement | None:
+        try:
+            return self.measurement(metric)
+        except KeyError:
+            return None
+
+    @property
+    def params(self) -> int | None:
+        """Parameters, shared ones once."""
+        return self._whole(Metric.PARAMS)
+
+    @property
+    def flops(self) -> int | None:
+        """Contraction work in FLOP; 1 multiply-accumulate = 2 FLOP."""
+        return self._whole(Metric.FLOPS)
+
+    @property
+    def macs(self) -> int | None:
+        """Contraction work in multiply-accumulates: half of the FLOPs."""
+        return self._whole(Metric.MACS)
+
+    @property
+    def size_bytes(self) -> int | None:
+        """Bytes of parameters and buffers as stored."""
+        return self._whole(Metric.SIZE)
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Peak of live tensor bytes, weights and inputs included."""
+        return self._whole(Metric.MEMORY)
+
+    @property
+    def kernels(self) -> int | None:
+        """Operators dispatched that compute something."""
+        return self._whole(Metric.KERNELS)
+
+    @property
+    def latency_s(self) -> Measurement | None:
+        """One call in seconds, the median with its interval; None unless asked for."""
+        return self._sampled(Metric.LATENCY)
+
+    @property
+    def energy_j(self) -> Measurement | None:
+        """One call in joules with its interval; None unless asked for."""
+        return self._sampled(Metric.ENERGY)
+
+    def to_json(self) -> str:
+        """Return everything but raw samples as JSON text; unknown is null, never zero."""
+        return json.dumps(
+            {
+                "subject": self.subject,
+                "phase": self.phase,
+                "method": self.method,
+                "measurements": {
+                    m.metric.value: m.without_details().to_dict() for m in self.measurements
+                },
+                "uncounted": list(self.uncounted),
+                "modules": [asdict(row) for row in self.modules],
+            },
+            allow_nan=False,
+        )
+
+    def __str__(self) -> str:
+        from pytest_nnscale.report.table import profile_table
+
+        return profile_table(self)
+
+
+def profile_of(observation: Observation, metrics: Iterable[Metric]) -> Profile:
+    """Measure some metrics of an observation and join them with its module rows."""
+    found = tuple(measure(m, observation, phase=observation.phase) for m in metrics)
+    return assemble(observation.subject, observation.phase, found, observation.count)
+
+
+def assemble(
+    subject: str, phase: Phase, found: tuple[Measurement, ...], counted: Count | None
+) -> Profile:
+    """Join measurements and the module rows of a count into a profile."""
+    shares = {m.metric: {s.path: s for s in m.shares} for m in found}
+    params = shares.get(Metric.PARAMS, {})
+    work = {row.path: row for row in counted.modules} if counted else {}
+    # A module without a share has none of what was measured; what was not measured is unknown.
+    without = 0 if params else None
+    idle = 0 if counted else None
+    rows = []
+    for path in sorted({*params, *work}, key=lambda path: (path.split("."), path)):
+        held, done = params.get(path), work.get(path)
+        rows.append(
+            ModuleRow(
+                path,
+                held.type if held else done.type if done else "",
+                *((int(held.own), int(held.total)) if held else (without, without)),
+                *((done.own_flops, done.total_flops) if done else (idle, idle)),
+                *((done.own_memory, done.total_memory) if done else (idle, idle)),
+                complete=done.complete if done else True,
+            )
+        )
+    uncounted = tuple(dict.fromkeys(u.operator for u in counted.uncounted)) if counted else ()
+    return Profile(
+        subject, phase, found, uncounted, tuple(rows), "executed" if counted else "state"
+    )
