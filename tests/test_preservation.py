@@ -174,3 +174,12 @@ def test_numpy_draws_are_put_back():
     with preserved([]):
         numpy.random.rand()
     assert (numpy.random.get_state()[1] == state).all()
+
+
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+def test_nested_tensors_are_put_back(layout):
+    """torch cannot compare jagged ones, and they are none the worse for it."""
+    nested = torch.nested.nested_tensor([torch.ones(2, 3), torch.ones(1, 3)], layout=layout)
+    with preserved([], [nested]):
+        nested.mul_(2)
+    assert [part.tolist() for part in nested.unbind()] == [[[1.0] * 3] * 2, [[1.0] * 3]]

