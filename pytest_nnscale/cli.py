@@ -52,7 +52,6 @@ def profile(
     Exits with 2 where nothing could be measured, with 1 where something asked for could not.
     """
     from pytest_nnscale.profiling import profile as measure
-    from pytest_nnscale.report.explanation import way_out
     from pytest_nnscale.report.table import profile_table
 
     try:
@@ -70,7 +69,7 @@ def profile(
         _stop(f"{target} raised {_told(error)}")
     missing = [m for m in found.measurements if m.value is None]
     if len(missing) == len(found.measurements):
-        _stop(_joined(*(text for m in missing for text in (m.reason, way_out(m)))))
+        _stop(_joined(*(text for m in missing for text in (m.reason, m.remedy))))
     if json:
         print(found.to_json())
     else:

@@ -14,7 +14,7 @@ from pytest_nnscale.budget import Budget, Outcome, Verdict
 from pytest_nnscale.failure import BudgetExceeded
 from pytest_nnscale.options import Options
 from pytest_nnscale.relevance import touches_torch
-from pytest_nnscale.report.explanation import explain, headline
+from pytest_nnscale.report.explanation import absence, explain, headline
 from pytest_nnscale.report.progress import announcer
 
 if TYPE_CHECKING:
@@ -145,10 +145,7 @@ def enforce(item: pytest.Item, verdicts: Sequence[Verdict], options: Options) ->
                 )
             )
     if verdicts and all(verdict.measurement.missing for verdict in verdicts):
-        first = verdicts[0]
-        raise pytest.skip.Exception(
-            f"{headline(first)}; {first.measurement.remedy}", _use_item_location=True
-        )
+        raise pytest.skip.Exception(absence(verdicts[0]), _use_item_location=True)
 
 
 def _is_red(verdict: Verdict, options: Options) -> bool:

@@ -68,7 +68,7 @@ def _elsewhere(budget: Budget, observation: Observation) -> Measurement:
     return Measurement.nothing(
         budget.metric,
         reason=f"this machine has no {kind} device",
-        remedy=f"run it where one is; --nnscale-require={kind} makes its absence a failure",
+        remedy="run it where one is",
         subject=observation.subject,
         missing=kind,
     )

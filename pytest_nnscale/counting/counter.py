@@ -41,14 +41,10 @@ class Counter:
 
     With `preserve`, `restore()` undoes what the block did to tensors that existed before and to
     the modules it called, from each module's first call on. `roots` are models known beforehand.
-    With `whole` the block is one call: gradients that it takes are part of it, `backward` is
-    False and the `forward_` numbers are those of the whole. Otherwise only a backward pass that
-    runs while a module is being called is part of that call.
+    A backward pass that runs while a module is being called is part of that call.
     """
 
-    def __init__(
-        self, *, preserve: bool = False, roots: Iterable[nn.Module] = (), whole: bool = False
-    ) -> None:
+    def __init__(self, *, preserve: bool = False, roots: Iterable[nn.Module] = ()) -> None:
         self._preserve = preserve
         self._ledger = Ledger()
         self._liveness = Liveness()
@@ -62,7 +58,6 @@ class Counter:
             self._writes,
             self._parameters,
             self._force_eager,
-            whole=whole,
         )
         self._known: dict[int, nn.Module] = {}
         self._keepsakes: list[Keepsake] = []

@@ -31,10 +31,7 @@ _METADATA = frozenset(
 
 
 class CountingMode(TorchDispatchMode):
-    """Books operators as they run; while `paused`, lets them pass.
-
-    With `whole` everything is part of the call, and nothing is booked as a backward pass.
-    """
+    """Books operators as they run; while `paused`, lets them pass."""
 
     supports_higher_order_operators = True
 
@@ -46,14 +43,12 @@ class CountingMode(TorchDispatchMode):
         writes: Writes,
         parameters: ParametersRead,
         on_operator: Callable[[], None],
-        *,
-        whole: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.paused = False
         self._ledger, self._modules = ledger, modules
         self._liveness, self._writes = liveness, writes
-        self._parameters, self._on_operator, self._whole = parameters, on_operator, whole
+        self._parameters, self._on_operator = parameters, on_operator
         self._forward_peak: int | None = None
         self._seeds = 0
         self._peak_before_seeds = 0
@@ -91,7 +86,7 @@ class CountingMode(TorchDispatchMode):
     def _observe(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         __tracebackhide__ = True
         node = torch._C._current_autograd_node()
-        backward = node is not None and not self._whole and not self._modules.in_call
+        backward = node is not None and not self._modules.in_call
         self._find_backward(func, kwargs, backward=backward)
         inputs = [*tensors_in(args), *tensors_in(kwargs)]
         owner = self._modules.owner(node)
@@ -110,7 +105,7 @@ class CountingMode(TorchDispatchMode):
         self._liveness.settle()
         self._ledger.operators += 1
         for tensor in (*inputs, *outputs):
-            self._ledger.devices.setdefault(tensor.device.type)
+            self._ledger.devices.setdefault(str(tensor.device))
         self._ledger.work(
             owner,
             backward=backward,

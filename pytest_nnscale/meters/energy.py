@@ -43,7 +43,7 @@ def measure_energy(
         return Measurement.nothing(
             Metric.ENERGY,
             reason=error.reason,
-            remedy=f"{error.remedy}; --nnscale-require=energy makes its absence a failure",
+            remedy=error.remedy,
             missing="energy",
         )
     windows = required_samples(0.5, confidence)

@@ -34,19 +34,10 @@ def title(budget: Budget) -> str:
 def absence(verdict: Verdict) -> str:
     """Return why a test is skipped that this machine cannot measure, and what would make it red."""
     found = verdict.measurement
-    remedy = f"; {way_out(found)}" if way_out(found) else ""
-    return f"{headline(verdict)}{remedy}{_demand(found)}"
-
-
-def way_out(found: Measurement) -> str:
-    """Return what to do about a number that is missing; who is told has it demanded already."""
-    return found.remedy.removesuffix(_demand(found))
-
-
-def _demand(found: Measurement) -> str:
-    if not found.missing:
-        return ""
-    return f"; --nnscale-require={found.missing} makes its absence a failure"
+    parts = [headline(verdict), found.remedy]
+    if found.missing:
+        parts.append(f"--nnscale-require={found.missing} makes its absence a failure")
+    return "; ".join(part for part in parts if part)
 
 
 def _fact(verdict: Verdict) -> str:
@@ -100,8 +91,8 @@ def _paragraph(verdict: Verdict, verbosity: int, *, several_calls: bool) -> Iter
             "" if verbosity >= 2 or not found.shares else ", or see every module with: pytest -vv"
         )
         yield f"  make the model smaller, or raise the budget{more}"
-    elif way_out(found):
-        yield f"  {way_out(found)}"
+    elif found.remedy:
+        yield f"  {found.remedy}"
 
 
 def _breakdown(found: Measurement, verbosity: int) -> Iterator[str]:

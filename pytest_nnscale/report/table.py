@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_nnscale.budget import Outcome, Verdict
 from pytest_nnscale.measurement import Metric
-from pytest_nnscale.report.explanation import title, way_out
+from pytest_nnscale.report.explanation import title
 from pytest_nnscale.units import (
     BYTES,
     COUNT,
@@ -92,7 +92,7 @@ def profile_table(profile: Profile, *, width: int = 80, depth: int | None = 2) -
     lines = [f"{profile.subject} ({profile.phase}, {profile.method}); 1 MAC = 2 FLOP"]
     for found in profile.measurements:
         if found.value is None:
-            told = "; ".join(text for text in (found.reason, way_out(found)) if text)
+            told = "; ".join(text for text in (found.reason, found.remedy) if text)
             lines.append(f"  {found.metric.value:<8} unmeasured: {told}")
             continue
         text = format_quantity(found.value, found.metric.dimension, digits=4)

@@ -66,18 +66,18 @@ def test_recomputation_inside_a_call_belongs_to_the_call():
     assert count.raised == ()  # checkpoint stops the recomputation by an exception of its own
 
 
-def test_whole_block_is_one_call():
-    """With `whole` a gradient function is a call like any other, and its parts sum to it."""
+def test_block_can_be_taken_for_one_call():
+    """A gradient function is then a call like any other, and its parts sum to it."""
     model = nn.Linear(8, 8)
     gradient = torch.func.grad(lambda x: model(x).sum())
     x = torch.randn(2, 8)
-    split, whole = (counted(lambda: gradient(x), whole=whole) for whole in (False, True))
+    split = counted(lambda: gradient(x))
+    whole = split.as_one_call()
     assert (split.backward, split.forward_flops) == (True, LINEAR)
     assert (whole.backward, whole.forward_flops, whole.flops) == (False, 2 * LINEAR, 2 * LINEAR)
     assert whole.forward_kernels == whole.kernels == split.kernels
     assert whole.forward_memory_bytes == whole.memory_bytes
     assert sum(row.own_flops for row in whole.modules) == whole.forward_flops
-    assert split.as_one_call() == whole
 
 
 class Failing(nn.Module):

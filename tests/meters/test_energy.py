@@ -211,7 +211,7 @@ def test_a_device_without_a_counter_says_why_and_what_to_do(
     assert found.unmeasured
     assert found.value is None
     assert found.reason == "no counter here"
-    assert found.remedy == "buy one; --nnscale-require=energy makes its absence a failure"
+    assert found.remedy == "buy one"
     assert found.missing == "energy"
     assert asked == ["cuda:1"]
 

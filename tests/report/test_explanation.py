@@ -8,7 +8,7 @@ from torch import nn
 from pytest_nnscale.budget import Budget, Outcome, Verdict, judge
 from pytest_nnscale.measurement import Measurement, Metric, Share
 from pytest_nnscale.naming import joint_name
-from pytest_nnscale.report.explanation import absence, explain, headline, way_out
+from pytest_nnscale.report.explanation import absence, explain, headline
 
 NO_FORMULA = "no formula for aten::lstm in rnn (LSTM), called once"
 DEMAND = "--nnscale-require=energy makes its absence a failure"
@@ -72,16 +72,14 @@ def test_an_inconclusive_number_shows_its_interval() -> None:
     )
 
 
-@pytest.mark.parametrize("remedy", ["buy one", f"buy one; {DEMAND}"])
-def test_a_failure_does_not_recommend_the_option_that_made_it_one(remedy: str) -> None:
+def test_a_failure_does_not_recommend_the_option_that_made_it_one() -> None:
     """What a machine lacks is red only where --nnscale-require says so; a skip tells how."""
     missing = Measurement.nothing(
-        Metric.ENERGY, reason="no counter", remedy=remedy, missing="energy", subject="Net"
+        Metric.ENERGY, reason="no counter", remedy="buy one", missing="energy", subject="Net"
     )
     first = "max_energy_j: Net could not be measured, budget 1.00 J: no counter"
     assert explain([verdict(1.0, missing)]).splitlines() == [first, "  buy one"]
     assert absence(verdict(1.0, missing)) == f"{first}; buy one; {DEMAND}"
-    assert way_out(missing) == "buy one"
 
 
 def test_without_a_remedy_there_is_no_line_for_it() -> None:

@@ -191,7 +191,7 @@ def test_an_unmeasured_number_says_why_and_what_to_do() -> None:
     missing = Measurement.nothing(
         Metric.ENERGY,
         reason="no counter",
-        remedy="buy one; --nnscale-require=energy makes its absence a failure",
+        remedy="buy one",
         missing="energy",
     )
     lines = profile_table(profile_of([missing], [])).splitlines()
