@@ -38,7 +38,8 @@ def quantile_interval(
 def required_samples(quantile: float, confidence: float) -> int:
     """Return the smallest number of samples of which two can enclose the quantile."""
     tail = (1 - confidence) / 2
-    n = math.ceil(math.log(tail) / math.log(max(quantile, 1 - quantile)))
+    # One less than the closed form, which rounding may have raised above a tail that is met.
+    n = max(1, math.ceil(math.log(tail) / math.log(max(quantile, 1 - quantile))) - 1)
     while quantile_interval(range(n), quantile, confidence) is None:
         n += 1
     return n
