@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from pytest_nnscale.budget import Phase
 from pytest_nnscale.measurement import Measurement, Metric
 from pytest_nnscale.meters.table import measure
+from pytest_nnscale.naming import named_parts
 from pytest_nnscale.observation import Observation
 
 if TYPE_CHECKING:
@@ -135,13 +136,19 @@ class Profile:
 def profile_of(observation: Observation, metrics: Iterable[Metric]) -> Profile:
     """Measure some metrics of an observation and join them with its module rows."""
     found = tuple(measure(m, observation, phase=observation.phase) for m in metrics)
-    return assemble(observation.subject, observation.phase, found, observation.count)
+    order = tuple(path for path, _ in named_parts(observation.modules))
+    return assemble(observation.subject, observation.phase, found, observation.count, order)
 
 
 def assemble(
-    subject: str, phase: Phase, found: tuple[Measurement, ...], counted: Count | None
+    subject: str,
+    phase: Phase,
+    found: tuple[Measurement, ...],
+    counted: Count | None,
+    order: Sequence[str] = (),
 ) -> Profile:
-    """Join measurements and the module rows of a count into a profile."""
+    """Join measurements and the module rows of a count into a profile, in the order of the model."""
+    places = {path: place for place, path in enumerate(("", *order))}
     shares = {m.metric: {s.path: s for s in m.shares} for m in found}
     params = shares.get(Metric.PARAMS, {})
     work = {row.path: row for row in counted.modules} if counted else {}
@@ -149,7 +156,7 @@ def assemble(
     without = 0 if params else None
     idle = 0 if counted else None
     rows = []
-    for path in sorted({*params, *work}, key=lambda path: (path.split("."), path)):
+    for path in sorted({*params, *work}, key=lambda path: (_place(path, places), path)):
         held, done = params.get(path), work.get(path)
         rows.append(
             ModuleRow(
@@ -165,3 +172,10 @@ def assemble(
     return Profile(
         subject, phase, found, uncounted, tuple(rows), "executed" if counted else "state"
     )
+
+
+def _place(path: str, places: Mapping[str, int]) -> int:
+    """Return the place of a module; one that nobody registered is beside the module above it."""
+    while path not in places:
+        path = path.rpartition(".")[0]
+    return places[path]

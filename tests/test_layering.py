@@ -39,7 +39,7 @@ ROOMS: dict[str, set[str]] = {
         "preservation", "timing", "units", "workload",
     },
     "observing": {"budget", "errors", "observation", "preservation", "workload"},
-    "profiles": {"budget", "errors", "measurement", "meters", "observation"},
+    "profiles": {"budget", "errors", "measurement", "meters", "naming", "observation"},
     "profiling": {
         "budget", "errors", "measurement", "observation", "observing", "profiles", "workload",
     },

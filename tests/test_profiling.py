@@ -458,6 +458,21 @@ class TestMetrics:
         assert (energy.value, energy.reason, energy.missing) == (None, "no counter", "energy")
 
 
+def test_the_rows_are_in_the_order_of_the_model() -> None:
+    """As `named_modules` has them, and not by the alphabet."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.body = nn.Linear(8, 8), nn.Sequential(nn.Linear(8, 8))
+            self.a = nn.Linear(8, 8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.a(self.body(self.stem(x))) + self.body(x)
+
+    assert [row.path for row in profile(Net(), (X,)).modules] == ["", "stem", "body", "body.0", "a"]
+
+
 class TestFunctions:
     """A function is a workload as well."""
 

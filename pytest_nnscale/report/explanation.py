@@ -87,9 +87,8 @@ def _paragraph(verdict: Verdict, verbosity: int, *, several_calls: bool) -> Iter
     if verdict.outcome is Outcome.OVER:
         if not verdict.budget.own:
             yield f"  the budget comes from {verdict.budget.origin}"
-        more = (
-            "" if verbosity >= 2 or not found.shares else ", or see every module with: pytest -vv"
-        )
+        hidden = len(largest(found.shares, 2)) > len(largest(found.shares, verbosity))
+        more = ", or see every module with: pytest -vv" if hidden else ""
         yield f"  make the model smaller, or raise the budget{more}"
     elif found.remedy:
         yield f"  {found.remedy}"
