@@ -23,7 +23,7 @@ def _lasting_imports() -> None:
     # pytest-asyncio imports hypothesis when it collects, a second each time it was forgotten.
     import hypothesis  # noqa: F401
     import torch._dynamo
-    import torch._inductor.cache_key  # registers itself for good  # noqa: F401
+    import torch._dynamo.repro.after_dynamo  # a first compilation imports it  # noqa: F401
 
     import pytest_nnscale
 
