@@ -38,6 +38,12 @@ def _required(texts: list[str]) -> frozenset[str]:
     return frozenset(names)
 
 
+def _operators(texts: list[str]) -> frozenset[str]:
+    from pytest_nnscale.counting.declared import parse_names
+
+    return parse_names(texts)
+
+
 def _seconds(text: str) -> float:
     return _number(text, above=0.0, below=math.inf, meaning="seconds above zero")
 
@@ -98,6 +104,13 @@ OPTIONS = (
         "what a budget inside the interval of a noisy measurement does: warn or fail (warn)",
         "warn|fail",
     ),
+    Option(
+        "free_operators",
+        _operators,
+        "operators without a formula that are known to do no contraction work: my::op",
+        "NAME",
+        repeats="args",
+    ),
     Option("max_time", _seconds, "seconds that one sampled budget may take (5)", "SECONDS"),
     Option("confidence", _confidence, "confidence of sampled intervals (0.99)", "FRACTION"),
 )
@@ -110,6 +123,7 @@ class Options(NamedTuple):
     budgets: tuple[Rule, ...] = ()
     require: frozenset[str] = frozenset()
     inconclusive: str = "warn"
+    free_operators: frozenset[str] = frozenset()
     max_time: float = 5.0
     confidence: float = 0.99
 

@@ -33,6 +33,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[keys.OPTIONS] = options.resolve(config.getoption, config.getini)
     except BadOption as error:
         raise pytest.UsageError(str(error)) from error
+    if config.stash[keys.OPTIONS].free_operators:
+        from pytest_nnscale.counting.declared import declare_free
+
+        declare_free(config.stash[keys.OPTIONS].free_operators)
+        config.add_cleanup(lambda: declare_free(frozenset()))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -17,6 +17,7 @@ VALUES: dict[str, tuple[str, str, str, str]] = {
     "budgets": ("a/*: max_params=1M", "b/*: max_flops=1G", "a/*: max_params", "is not GLOB"),
     "require": ("energy", "cuda", "coffee", "'coffee' is not one of energy, cuda"),
     "inconclusive": ("fail", "warn", "maybe", "'maybe' is not one of warn, fail"),
+    "free_operators": ("my::op", "my::op.out,your::op", "my.op", "'my.op' is no operator's name"),
     "max_time": ("2.5", "9", "-1", "'-1' is not seconds above zero"),
     "confidence": ("0.9", "0.95", "99", "'99' is not between 0.5 and 1"),
 }

@@ -11,6 +11,7 @@ import functools
 
 import torch
 
+from pytest_nnscale.counting.declared import is_declared_free
 from pytest_nnscale.counting.formulas import formula_for
 from pytest_nnscale.counting.free import FREE, FREE_ELSEWHERE, FREE_PRIMS, METADATA, NO_KERNEL
 
@@ -32,9 +33,10 @@ def classify(func: object) -> Work:
     """Tell whether the FLOPs of an operator (OpOverload or HigherOrderOperator) are known."""
     if formula_for(func) is not None:
         return Work.COUNTED
-    if isinstance(func, torch._ops.OpOverload) and _is_free(func):
-        return Work.FREE
-    return Work.UNKNOWN
+    if not isinstance(func, torch._ops.OpOverload):
+        return Work.UNKNOWN
+    declared = is_declared_free(func._schema.name, func._overloadname)
+    return Work.FREE if declared or _is_free(func) else Work.UNKNOWN
 
 
 @functools.cache

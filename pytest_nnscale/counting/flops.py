@@ -122,5 +122,9 @@ def _sizes(tensor: Tensor) -> Sequence[Sequence[int]]:
 
 def _register(func: Any) -> str:
     packet = getattr(func, "_overloadpacket", None)
-    name = str(packet) if packet is not None else f"higher_order.{func}"
-    return f"register a formula: @pytest_nnscale.flop_formula(torch.ops.{name})"
+    if packet is None:
+        return f"register a formula: @pytest_nnscale.flop_formula(torch.ops.higher_order.{func})"
+    return (
+        f"register a formula: @pytest_nnscale.flop_formula(torch.ops.{packet}); "
+        f"or, if it does no contraction work: nnscale_free_operators = {func._schema.name}"
+    )

@@ -114,7 +114,8 @@ def test_lstm_is_unknown_and_names_its_module():
     assert (unknown.module, unknown.module_type, unknown.calls) == ("inner", "LSTM", 1)
     assert unknown.shapes.startswith("3x2x4, ")
     assert unknown.remedy == (
-        "register a formula: @pytest_nnscale.flop_formula(torch.ops.aten.mkldnn_rnn_layer)"
+        "register a formula: @pytest_nnscale.flop_formula(torch.ops.aten.mkldnn_rnn_layer); "
+        "or, if it does no contraction work: nnscale_free_operators = aten::mkldnn_rnn_layer"
     )
 
 

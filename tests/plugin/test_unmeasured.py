@@ -301,3 +301,29 @@ def test_a_model_on_meta_has_no_latency(suite: Any) -> None:
     """)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert "on the meta device, where nothing is computed" in result.stdout.str()
+
+
+@pytest.mark.parametrize("spelling", ["flag", "ini", "overload"])
+def test_an_operator_can_be_declared_free(suite: Any, spelling: str) -> None:
+    """For a session: the project's word that it does no contraction work."""
+    source = """
+    @torch.library.custom_op("nnscale_declared::shuffle", mutates_args=())
+    def shuffle(x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    @pytest.mark.max_flops(8)
+    def test_it(nnscale):
+        nnscale(lambda x: nn.Linear(2, 2)(torch.ops.nnscale_declared.shuffle(x)), torch.ones(1, 2))
+    """
+    unknown = suite(source)
+    assert unknown.ret == pytest.ExitCode.TESTS_FAILED
+    assert "no formula for nnscale_declared::shuffle" in unknown.stdout.str()
+    assert "nnscale_free_operators = nnscale_declared::shuffle" in unknown.stdout.str()
+    name = "nnscale_declared::shuffle" + (".default" if spelling == "overload" else "")
+    free = (
+        suite(source, ini=f"nnscale_free_operators = {name}")
+        if spelling == "ini"
+        else suite(source, f"--nnscale-free-operators={name}")
+    )
+    free.assert_outcomes(passed=1)
+    suite(source, ini="").assert_outcomes(failed=1)
