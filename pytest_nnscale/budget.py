@@ -35,13 +35,21 @@ class Budget:
     device: str | None = None
     quantile: float | None = None
     trainable: bool = False
+    nonzero: bool = False
     origin: str = ""
     own: bool = True
 
     @property
-    def key(self) -> tuple[Metric, Phase, str | None, float | None, bool]:
+    def key(self) -> tuple[Metric, Phase, str | None, float | None, bool, bool]:
         """What makes two budgets speak of the same number: of equal keys the closest mark wins."""
-        return (self.metric, self.phase, self.device, self.quantile, self.trainable)
+        return (
+            self.metric,
+            self.phase,
+            self.device,
+            self.quantile,
+            self.trainable,
+            self.nonzero,
+        )
 
     @property
     def qualifiers(self) -> str:
@@ -55,6 +63,8 @@ class Budget:
             parts.append(f"p{100 * self.quantile:g}")
         if self.trainable:
             parts.append("trainable")
+        if self.nonzero:
+            parts.append("nonzero")
         return ", ".join(parts)
 
 

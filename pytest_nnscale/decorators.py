@@ -18,11 +18,13 @@ def max_params(
     limit: Limit,
     *,
     trainable: bool = False,
+    nonzero: bool = False,
     phase: Phase = "inference",
     device: str | None = None,
 ) -> pytest.MarkDecorator:
     """Limit the parameters of the models called; a bare number is a count."""
-    return _mark("max_params", limit, trainable=trainable, phase=phase, device=device)
+    only = {"trainable": trainable, "nonzero": nonzero}
+    return _mark("max_params", limit, **only, phase=phase, device=device)
 
 
 def max_flops(

@@ -45,7 +45,8 @@ def parse_mark(
         phase=_phase(kwargs.get("phase", "inference")),
         device=_device(kwargs.get("device")),
         quantile=_quantile(kwargs.get("quantile")),
-        trainable=_trainable(kwargs.get("trainable", False)),
+        trainable=_flag("trainable", kwargs.get("trainable", False)),
+        nonzero=_flag("nonzero", kwargs.get("nonzero", False)),
         origin=origin,
         own=own,
     )
@@ -96,7 +97,7 @@ def _quantile(quantile: Any) -> float | None:
     return None if quantile == 0.5 else float(quantile)
 
 
-def _trainable(trainable: Any) -> bool:
-    if not isinstance(trainable, bool):
-        raise BadBudget(f"trainable={shown(trainable)}; it is True or False")
-    return trainable
+def _flag(word: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise BadBudget(f"{word}={shown(value)}; it is True or False")
+    return value

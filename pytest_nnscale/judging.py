@@ -33,6 +33,7 @@ def judge_observation(
                 phase=budget.phase,
                 quantile=budget.quantile,
                 trainable=budget.trainable,
+                nonzero=budget.nonzero,
                 effort=effort,
             )
         verdicts.append(Verdict(budget, measurement, judge(budget, measurement), call))

@@ -44,8 +44,8 @@ MARKS = (
         "params",
         '@pytest.mark.max_params("25.6M")',
         "fail when the models called have more parameters, shared ones once"
-        " (trainable=True: only those that need gradients)",
-        ("trainable",),
+        " (trainable=True: only those that need gradients; nonzero=True: pruned ones not)",
+        ("trainable", "nonzero"),
     ),
     MarkSpec(
         "max_flops",

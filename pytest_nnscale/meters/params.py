@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pytest_nnscale.measurement import Measurement, Metric, Share
+from pytest_nnscale.meters.pruned import count_nonzero, masks_of
 from pytest_nnscale.meters.stored import Stored, stored_tensors, why_incomplete
 from pytest_nnscale.naming import class_name, joint_name, named_parts
 
@@ -26,10 +27,12 @@ def measure_params(
     modules: Sequence[torch.nn.Module],
     *,
     trainable: bool = False,
+    nonzero: bool = False,
     elsewhere: Sequence[torch.Tensor] = (),
 ) -> Measurement:
     """Count the parameters of some models together; `trainable` those that need a gradient.
 
+    `nonzero` counts the values that are not zero, under the masks of torch.nn.utils.prune.
     `elsewhere` are parameters that ran too and belong to none of the models.
     """
     tensors, unopened = stored_tensors(modules)
@@ -38,9 +41,23 @@ def measure_params(
         for kept in tensors
         if kept.kind in ("parameter", "packed") and (kept.tensor.requires_grad or not trainable)
     ]
-    total = sum(kept.tensor.numel() for kept in counted)
-    shares = share_out([(kept, kept.tensor.numel()) for kept in counted], modules)
     subject = joint_name(modules)
+    valueless = [kept.path for kept in counted if kept.tensor.device.type == "meta"]
+    if nonzero and (valueless or any(tensor.device.type == "meta" for tensor in elsewhere)):
+        return Measurement.nothing(
+            Metric.PARAMS,
+            reason=f"{(valueless or ['a parameter'])[0] or subject} is on meta and has no values",
+            remedy="measure a model with weights, or drop nonzero=True",
+            subject=subject,
+        )
+    masks = masks_of(modules) if nonzero else {}
+
+    def amount(tensor: torch.Tensor) -> int:
+        return count_nonzero(tensor, masks.get(id(tensor))) if nonzero else tensor.numel()
+
+    amounts = [(kept, amount(kept.tensor)) for kept in counted]
+    total = sum(number for _, number in amounts)
+    shares = share_out(amounts, modules)
     uninitialised = [kept.path for kept in counted if kept.lazy]
     if uninitialised:
         return Measurement.nothing(
@@ -54,7 +71,7 @@ def measure_params(
         reason, remedy = why_incomplete(unopened, strays)
         return Measurement.at_least(
             Metric.PARAMS,
-            total + sum(tensor.numel() for tensor in strays),
+            total + sum(map(amount, strays)),
             reason=reason,
             remedy=remedy,
             method="state",

@@ -26,6 +26,7 @@ def measure(
     phase: Phase = "inference",
     quantile: float | None = None,
     trainable: bool = False,
+    nonzero: bool = False,
     effort: Effort = Effort(),
 ) -> Measurement:
     """Measure one metric of a workload that was observed; never raises for what cannot be."""
@@ -33,7 +34,7 @@ def measure(
     if metric.structural:
         if not seen.modules and seen.reason:
             return _nothing(metric, seen)
-        return _structural(metric, seen, trainable)
+        return _structural(metric, seen, trainable=trainable, nonzero=nonzero)
     if metric in EXECUTED:
         if seen.count is None:
             return _nothing(metric, seen)
@@ -94,7 +95,9 @@ def _sample(
     )
 
 
-def _structural(metric: Metric, seen: Observation, trainable: bool) -> Measurement:
+def _structural(
+    metric: Metric, seen: Observation, *, trainable: bool, nonzero: bool
+) -> Measurement:
     if not seen.modules and not seen.elsewhere:
         return Measurement.nothing(
             metric,
@@ -105,7 +108,9 @@ def _structural(metric: Metric, seen: Observation, trainable: bool) -> Measureme
     if metric is Metric.PARAMS:
         from pytest_nnscale.meters.params import measure_params
 
-        return measure_params(seen.modules, trainable=trainable, elsewhere=seen.elsewhere)
+        return measure_params(
+            seen.modules, trainable=trainable, nonzero=nonzero, elsewhere=seen.elsewhere
+        )
     from pytest_nnscale.meters.size import measure_size
 
     return measure_size(seen.modules, elsewhere=seen.elsewhere)

@@ -7,6 +7,7 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 import pytest_nnscale
 from pytest_nnscale.meters.params import measure_params
@@ -121,3 +122,40 @@ def test_parameters_elsewhere_make_a_lower_bound():
     trainable = measure_params([nn.Linear(2, 2)], trainable=True, elsewhere=strays)
     assert (trainable.lower, trainable.upper) == (6 + 24, None)
     assert measure_params([nn.Linear(2, 2)], trainable=True, elsewhere=strays[1:]).upper == 6
+
+
+def test_nonzero_counts_what_pruning_left():
+    """By masks, by weights set to zero, and after the masks were made permanent."""
+    model = nn.Sequential(nn.Linear(10, 10), nn.Linear(10, 4, bias=False))
+    with torch.no_grad():
+        model[1].weight.fill_(1.0)[0] = 0
+        model[0].weight.fill_(1.0)
+        model[0].bias.fill_(1.0)
+    assert measure_params([model], nonzero=True).value == 110 + 30
+    prune.random_unstructured(model[0], "weight", amount=25)
+    assert measure_params([model]).value == 110 + 40
+    found = measure_params([model], nonzero=True)
+    assert found.value == 85 + 30
+    assert {share.path: share.own for share in found.shares} == {"": 0, "0": 85, "1": 30}
+    prune.remove(model[0], "weight")
+    assert measure_params([model], nonzero=True).value == 85 + 30
+
+
+def test_nonzero_of_sparse_and_quantised_weights():
+    """Stored zeros are zeros, whatever keeps them."""
+    dense = torch.tensor([[0.0, 2.0], [0.0, 0.0]])
+    for weight in (dense.to_sparse(), dense.to_sparse_csr()):
+        model = nn.Module()
+        model.weight = nn.Parameter(weight)
+        assert measure_params([model], nonzero=True).value == 1
+    linear = nn.Linear(2, 2, bias=False)
+    linear.weight.data = dense
+    quantised = torch.ao.quantization.quantize_dynamic(nn.Sequential(linear), {nn.Linear})
+    assert measure_params([quantised], nonzero=True).value == 1
+
+
+def test_nonzero_of_a_model_on_meta_is_unmeasured():
+    """It has no values to count."""
+    found = measure_params([nn.Linear(2, 2, device="meta")], nonzero=True)
+    assert found.unmeasured
+    assert found.reason == "Linear is on meta and has no values"
