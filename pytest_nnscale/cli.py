@@ -24,11 +24,6 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def nnscale() -> None:
-    """Keep `profile` a subcommand while it is the only one."""
-
-
 @app.command()
 def profile(
     target: Annotated[
@@ -78,6 +73,42 @@ def profile(
         print(profile_table(found, width=Console().width, depth=depth))
     if missing:
         raise typer.Exit(1)
+
+
+@app.command()
+def crosscheck(
+    target: Annotated[
+        str, typer.Argument(metavar="PKG.MODULE:FACTORY", help="a model, or what builds one")
+    ],
+    input: Annotated[  # noqa: A002 - the flag's name
+        list[str],
+        typer.Option(metavar="SHAPE", help="an input's shape, 1,3,224,224; once for each input"),
+    ],
+    dtype: Annotated[str, typer.Option(help="dtype of the inputs; integers are zeros")] = "float32",
+) -> None:
+    """Print the FLOPs of one call beside those of every other counter that is installed."""
+    import torch
+
+    from pytest_nnscale.counting.counter import Counter
+    from pytest_nnscale.peers import opinions
+    from pytest_nnscale.report.crosscheck import crosscheck_lines
+
+    try:
+        args = tuple(_tensor(shape, dtype, "cpu") for shape in input)
+        model = load(target).eval()
+        with _progress(target, quiet=False):
+            with Counter(roots=(model,)) as counter, torch.no_grad():
+                model(*args)
+            others = opinions(model, args)
+    except BadOption as error:
+        _stop(str(error))
+    except Exception as error:
+        _stop(f"{target} raised {_told(error)}")
+    count = counter.count()
+    by_operator = {work.operator: work.flops for work in count.by_operator}
+    unknown = tuple(dict.fromkeys(each.operator for each in count.uncounted))
+    for line in crosscheck_lines(count.flops, by_operator, unknown, others):
+        print(line)
 
 
 def load(target: str) -> torch.nn.Module:

@@ -336,3 +336,31 @@ def test_as_a_module(run: Run) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert "has no attribute 'palace'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.usefixtures("run")
+def test_crosscheck_shows_every_counter() -> None:
+    """Ours and torch's own agree on a convolution, and the table says so."""
+    result = CliRunner().invoke(app, ["crosscheck", *CONV])
+    assert (result.exit_code, result.stderr) == (0, "")
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert ["nnscale", "7,776"] in rows
+    assert ["FlopCounterMode", "7,776", "equal"] in rows
+
+
+@pytest.mark.usefixtures("run")
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("zoo.house:nothing", "--input", "1"), "cannot be loaded"),
+        (("zoo.house:conv", "--input", "1,,8"), "is not a shape"),
+        (("zoo.house:conv", "--input", "1,5,8,8"), "zoo.house:conv raised RuntimeError"),
+        (("zoo.house:conv",), "Missing option '--input'"),
+    ],
+)
+def test_crosscheck_refuses_what_profile_refuses(words: tuple[str, ...], sentence: str) -> None:
+    """With one sentence and no traceback."""
+    result = CliRunner().invoke(app, ["crosscheck", *words])
+    assert result.exit_code == 2
+    assert sentence in result.stderr
+    assert "Traceback" not in result.stderr

@@ -54,6 +54,7 @@ ROOMS: dict[str, set[str]] = {
     "baseline": {"budget", "measurement", "units", "errors"},
     "ab": {"budget", "measurement", "units", "errors"},
     "__main__": {"cli"},
+    "peers": set(),
     "cli": {"errors", "budget", "measurement", "units"},
     "keys": {"budget", "calling", "options", "tally"},
     "failure": {"errors"},

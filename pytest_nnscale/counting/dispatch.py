@@ -111,6 +111,7 @@ class CountingMode(TorchDispatchMode):
             backward=backward,
             flops=self._flops(func, args, kwargs, out, owner, backward=backward),
             kernels=int(is_kernel(func)),
+            operator=_name(func),
         )
         return out
 

@@ -47,6 +47,15 @@ class ModuleWork:
 
 
 @dataclass(frozen=True, slots=True)
+class OperatorWork:
+    """The FLOPs of one operator over a whole run, and how often it was called with any."""
+
+    operator: str
+    calls: int
+    flops: int
+
+
+@dataclass(frozen=True, slots=True)
 class Count:
     """What a counted run did; holds no tensors. `forward_` is what ran outside backward passes.
 
@@ -54,6 +63,7 @@ class Count:
     with the path "" is the whole; no operator at all means that nothing ran. `threads` got work
     inside and used torch for it, `processes` got work inside; a counter does not see either.
     `raised` names modules whose call ended half way, by an error that the block outlived.
+    `by_operator` has the operators that did any contraction work, most first.
     """
 
     operators: int
@@ -70,6 +80,7 @@ class Count:
     threads: tuple[str, ...]
     processes: tuple[str, ...] = ()
     raised: tuple[str, ...] = ()
+    by_operator: tuple[OperatorWork, ...] = ()
 
     def as_one_call(self) -> Count:
         """Return the same count with every gradient taken inside as a part of the call itself."""
@@ -92,12 +103,17 @@ class Ledger:
         self.devices: dict[str, None] = {}
         self._flops: dict[tuple[int, bool], int] = {}
         self._kernels: dict[tuple[int, bool], int] = {}
+        self._by_operator: dict[str, tuple[int, int]] = {}
         self._uncounted: dict[tuple[str, int, bool, bool], tuple[int, str, str]] = {}
 
-    def work(self, owner: int, *, backward: bool, flops: int, kernels: int) -> None:
+    def work(
+        self, owner: int, *, backward: bool, flops: int, kernels: int, operator: str = ""
+    ) -> None:
         """Book what one operator did."""
         key = (owner, backward)
         if flops:
+            calls, before = self._by_operator.get(operator, (0, 0))
+            self._by_operator[operator] = calls + 1, before + flops
             self._flops[key] = self._flops.get(key, 0) + flops
         if kernels:
             self._kernels[key] = self._kernels.get(key, 0) + kernels
@@ -146,6 +162,12 @@ class Ledger:
             threads=threads,
             processes=processes,
             raised=tuple(dict.fromkeys(_named(*known[id(each)]) for each in tracker.raised)),
+            by_operator=tuple(
+                OperatorWork(operator, calls, flops)
+                for operator, (calls, flops) in sorted(
+                    self._by_operator.items(), key=lambda row: (-row[1][1], row[0])
+                )
+            ),
         )
 
     def _told(self, key: tuple[str, int, bool, bool], place: tuple[str, str]) -> Uncounted:

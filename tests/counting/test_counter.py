@@ -285,3 +285,12 @@ def test_written_names_only_what_was_there_before():
         existing.add_(1)
     assert len(counter.written) == 1
     assert counter.written[0] is existing
+
+
+def test_work_is_told_by_operator():
+    """Those that did any, most first; together they are the whole."""
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2, bias=False))
+    count = counted(lambda: model(torch.ones(1, 4)))
+    told = [(work.operator, work.calls, work.flops) for work in count.by_operator]
+    assert told == [("aten::addmm", 1, 64), ("aten::mm", 1, 32)]
+    assert sum(flops for *_, flops in told) == count.flops
