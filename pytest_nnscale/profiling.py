@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_nnscale.budget import Phase
-from pytest_nnscale.errors import BadOption, BadWorkload, CannotMeasure
+from pytest_nnscale.errors import BadOption, BadWorkload, CannotMeasure, shown
 from pytest_nnscale.measurement import Metric
 from pytest_nnscale.observation import Observation
 from pytest_nnscale.observing import observe
@@ -30,6 +30,8 @@ def profile(
     phase: Phase = "inference",
     device: str | torch.device | None = None,
     metrics: Iterable[str | Metric] | None = None,
+    loss: Callable[[Any], torch.Tensor] | None = None,
+    optimizer: Callable[[Iterator[torch.nn.Parameter]], torch.optim.Optimizer] | None = None,
 ) -> Profile:
     """Measure what a call of a model costs, and leave the model as it was.
 
@@ -37,9 +39,14 @@ def profile(
     inputs is `args=()`. `phase="training"` adds the backward pass of the summed outputs.
     `metrics` names what to measure ("params", "flops", "macs", "size", "memory", "kernels",
     "latency", "energy"); the exact ones are the default. `device` states where the model has to
-    be: BadWorkload is raised where it is elsewhere. Errors of the model itself pass through.
+    be: BadWorkload is raised where it is elsewhere. In training, `loss` takes the output and
+    returns what is minimised in place of the sum, and `optimizer` takes the parameters and returns
+    an optimiser whose first step is part of the work, such as `torch.optim.AdamW`. Errors of the
+    model itself pass through.
     """
     workload = workload_from(model, args, kwargs, phase)
+    if (loss or optimizer) is not None:
+        workload = _training(workload, loss, optimizer)
     runs = args is not None or kwargs is not None
     wanted = _metrics(metrics, runs=runs)
     structural = workload.modules and all(metric.structural for metric in wanted)
@@ -67,6 +74,17 @@ def workload_from(
     workload = Workload(model, tuple(args or ()), dict(kwargs or {}), phase)
     workload.check_devices()
     return workload
+
+
+def _training(workload: Workload, loss: Any, optimizer: Any) -> Workload:
+    if workload.phase != "training":
+        raise BadOption("loss= and optimizer= belong to phase='training'")
+    for name, given in (("loss", loss), ("optimizer", optimizer)):
+        if given is not None and not callable(given):
+            raise BadOption(f"{name}= is a function, not {shown(given)}")
+    if optimizer is not None and not workload.modules:
+        raise BadWorkload("optimizer= needs the parameters of a model: hand over the model itself")
+    return replace(workload, loss=loss, optimizer=optimizer)
 
 
 def _metrics(names: Iterable[str | Metric] | None, *, runs: bool) -> tuple[Metric, ...]:

@@ -18,12 +18,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Workload:
-    """A model or callable, what it is called with, and whether a backward pass follows."""
+    """A model or callable, what it is called with, and whether a backward pass follows.
+
+    `loss` makes one number of the output, `optimizer` an optimiser of the model's parameters.
+    """
 
     model: Callable[..., Any]
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     phase: Phase = "inference"
+    loss: Callable[[Any], torch.Tensor] | None = None
+    optimizer: Callable[[Iterator[torch.nn.Parameter]], torch.optim.Optimizer] | None = None
 
     def __post_init__(self) -> None:
         if not callable(self.model):
@@ -65,25 +70,34 @@ class Workload:
         return self.model(*self.args, **self.kwargs)
 
     def run(self) -> Any:
-        """Do the work of the phase once: the call, and in training the backward pass.
+        """Do the work of the phase once: the call, and in training a whole step.
 
-        The loss of a training run is the sum of all outputs that need a gradient; the optimiser's
-        step is not part of it. Raises CannotMeasure where no output needs one.
+        A step is the call, the loss, the backward pass, and the first step of a new optimiser.
+        Without a loss it is the sum of all outputs that need a gradient; without an optimiser
+        there is no step of one. Raises CannotMeasure where nothing needs a gradient.
         """
         if self.phase == "inference":
             return self.call()
         import torch
 
+        optimizer = None
+        if self.optimizer is not None:
+            optimizer = self.optimizer(p for model in self.modules for p in model.parameters())
+            optimizer.zero_grad()
         with torch.enable_grad():
             output = self.call()
-            differentiable = [t for t in tensors_in(output) if t.requires_grad]
+            judged = output if self.loss is None else self.loss(output)
+            differentiable = [t for t in tensors_in(judged) if t.requires_grad]
             if not differentiable:
                 raise CannotMeasure(
-                    "no output of the model needs a gradient, so there is nothing to train",
+                    f"no {'output' if self.loss is None else 'loss'} of the model needs a gradient, "
+                    "so there is nothing to train",
                     remedy="hand over a model with trainable parameters, or drop phase='training'",
                 )
             # The gradient of a sum is one everywhere: given so, the loss itself costs nothing.
             torch.autograd.backward(differentiable, [torch.ones_like(t) for t in differentiable])
+        if optimizer is not None:
+            optimizer.step()
         return output
 
     @property

@@ -473,6 +473,76 @@ def test_the_rows_are_in_the_order_of_the_model() -> None:
     assert [row.path for row in profile(Net(), (X,)).modules] == ["", "stem", "body", "body.0", "a"]
 
 
+class TestTrainingSteps:
+    """`loss` and `optimizer` make a training step of what was given."""
+
+    @pytest.mark.parametrize(
+        ("make", "states"),
+        [
+            (lambda p: torch.optim.SGD(p, lr=0.1), 0),
+            (lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9), 1),
+            (lambda p: torch.optim.RMSprop(p, foreach=False), 1),
+            (lambda p: torch.optim.Adam(p, foreach=False), 2),
+            (lambda p: torch.optim.AdamW(p, fused=True), 2),
+        ],
+        ids=["SGD", "momentum", "RMSprop", "Adam", "fused AdamW"],
+    )
+    def test_an_optimiser_holds_its_state_and_does_no_contraction(
+        self, make: Any, states: int
+    ) -> None:
+        """Weights, gradients, and as many tensors of the same size as it keeps for each."""
+        model, x = nn.Linear(256, 256, bias=False), torch.ones(1, 256)
+        weights = 256 * 256 * 4
+        plain = profile(model, (x,), phase="training")
+        stepped = profile(model, (x,), phase="training", optimizer=make)
+        assert stepped.flops == plain.flops
+        assert stepped.kernels > plain.kernels
+        # Up to three more tensors of that size pass through a step.
+        assert (2 + states) * weights <= stepped.memory_bytes < (5 + states) * weights
+
+    def test_a_loss_is_part_of_the_work(self) -> None:
+        """Its contractions count, forward and backward."""
+        metric = torch.ones(4, 4)
+        model = nn.Linear(8, 4, bias=False)
+        plain = profile(model, (X,), phase="training", loss=lambda y: y.sum())
+        weighed = profile(model, (X,), phase="training", loss=lambda y: ((y @ metric) * y).sum())
+        n = X.shape[0]
+        assert plain.flops == profile(model, (X,), phase="training").flops
+        assert weighed.flops == plain.flops + 2 * (2 * n * 4 * 4)
+
+    @pytest.mark.parametrize("metrics", [None, "latency"])
+    def test_a_step_leaves_the_model_as_it_was(self, metrics: Any, monkeypatch: Any) -> None:
+        """Its weights above all, and no gradient stays."""
+        monkeypatch.setattr("pytest_nnscale.timing.sampling._MOST_SAMPLES", 10)
+        model = mlp()
+        before = [(p.detach().clone(), p._version) for p in model.parameters()]
+        profile(
+            model,
+            (X,),
+            phase="training",
+            metrics=metrics,
+            optimizer=lambda p: torch.optim.Adam(p, lr=1.0),
+        )
+        for parameter, (values, version) in zip(model.parameters(), before, strict=True):
+            assert torch.equal(parameter, values)
+            assert (parameter._version, parameter.grad) == (version, None)
+
+    @pytest.mark.parametrize(
+        ("given", "sentence"),
+        [
+            ({"phase": "inference", "loss": torch.sum}, "belong to phase='training'"),
+            ({"loss": 3}, "loss= is a function, not 3"),
+            ({"optimizer": "adam"}, "optimizer= is a function, not 'adam'"),
+            ({"model": torch.sin, "optimizer": torch.optim.SGD}, "hand over the model itself"),
+        ],
+    )
+    def test_a_bad_step_is_refused(self, given: dict[str, Any], sentence: str) -> None:
+        """With the fix in the sentence."""
+        given = {"model": mlp(), "phase": "training", **given}
+        with pytest.raises(NnscaleError, match=sentence):
+            profile(given.pop("model"), (X,), **given)
+
+
 class TestFunctions:
     """A function is a workload as well."""
 
