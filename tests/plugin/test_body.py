@@ -277,3 +277,36 @@ def test_unittest_subtests_are_reported_once(suite: Any) -> None:
     assert marked.ret == pytest.ExitCode.OK
     assert marked.stdout.str().count("SUBPASS") == plain.stdout.str().count("SUBPASS")
     assert "1 budget: 1 within, 0 over, 0 inconclusive, 0 unmeasured" in marked.outlines
+
+
+def test_a_unittest_case_that_fails_when_repeated_is_red(suite: Any) -> None:
+    """It keeps its failure to itself, and must not pass for measured."""
+    result = suite("""
+    import unittest
+    class TestIt(unittest.TestCase):
+        runs = 0
+        @pytest.mark.max_flops(8)
+        def test_it(self):
+            TestIt.runs += 1
+            nn.Linear(2, 2)(torch.ones(1, 2))
+            self.assertEqual(TestIt.runs, 1)
+    """)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "the test body cannot run twice: AssertionError" in result.stdout.str()
+
+
+def test_a_model_that_the_body_changes_is_changed_once(suite: Any) -> None:
+    """Also before it is called for the first time."""
+    suite("""
+    @pytest.fixture(scope="module")
+    def model():
+        return nn.Sequential(nn.Linear(2, 2))
+
+    @pytest.mark.max_flops(10**6)
+    def test_it(model):
+        model.append(nn.Linear(2, 2))
+        model(torch.ones(1, 2))
+
+    def test_after(model):
+        assert len(model) == 2
+    """).assert_outcomes(passed=2)

@@ -195,6 +195,38 @@ def test_below(nnscale):
     assert "max_flops (training): Sequential needs" in result.stdout.str()
 
 
+def test_gradients_taken_in_a_call_are_part_of_it(suite: Any) -> None:
+    """A function that differentiates costs its backward, too, and trains if asked as training."""
+    result = suite("""
+    model = nn.Linear(8, 8, bias=False)
+    x = torch.ones(2, 8, requires_grad=True)
+    forces = torch.func.grad(lambda x: model(x).sum())
+
+    def train():
+        model(x).sum().backward()
+
+    @pytest.mark.max_flops(512)
+    def test_at(nnscale):
+        nnscale(forces, x)
+
+    @pytest.mark.max_flops(511)
+    def test_below(nnscale):
+        nnscale(forces, x)
+
+    @pytest.mark.max_flops(768, phase="training")
+    @pytest.mark.max_flops(768)
+    def test_step(nnscale):
+        nnscale(train)
+
+    @pytest.mark.max_flops(767, phase="training")
+    def test_step_below(nnscale):
+        nnscale(train)
+    """)
+    result.assert_outcomes(passed=2, failed=2)
+    assert "needs 512 FLOP, budget 511 FLOP" in result.stdout.str()
+    assert "needs 768 FLOP, budget 767 FLOP" in result.stdout.str()
+
+
 def test_only_trainable_parameters_count_where_asked(suite: Any) -> None:
     """A frozen layer is no part of a trainable budget, and both budgets stand side by side."""
     result = suite(

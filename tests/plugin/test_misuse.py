@@ -516,6 +516,17 @@ def test_a_mark_on_a_test_that_runs_no_model_is_red(suite: Any) -> None:
     assert "the test asked for the nnscale fixture and never called it" in text
 
 
+def test_inputs_on_meta_are_refused_where_torch_takes_them(suite: Any) -> None:
+    """A convolution of them computes nothing, and says nothing."""
+    result = suite("""
+        @pytest.mark.max_flops("1 GFLOP")
+        def test_it(nnscale):
+            nnscale(nn.Conv1d(1, 1, 1), torch.ones(1, 1, 4, device="meta"))
+        """)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "an input is on meta and the model on cpu" in result.stdout.str()
+
+
 def test_inputs_on_another_device_show_torchs_own_error(suite: Any) -> None:
     """No message of ours stands in for torch's, and nothing is recorded."""
     result = suite("""

@@ -154,6 +154,21 @@ def test_a_budget_for_a_device_that_is_not_there(suite: Any) -> None:
     suite(both, "--nnscale-require=cuda").assert_outcomes(failed=1)
 
 
+def test_a_budget_for_a_device_that_is_there_steps_aside_for_the_one_that_applies(
+    suite: Any,
+) -> None:
+    """The same test measures it when it runs on that device."""
+    result = suite("""
+    @pytest.mark.parametrize("device", ["cpu", "meta"])
+    @pytest.mark.max_flops(8, device="cpu")
+    @pytest.mark.max_flops(16, device="meta")
+    def test_it(nnscale, device):
+        nnscale(nn.Linear(2, 2, device=device), torch.ones(1, 2, device=device))
+    """)
+    result.assert_outcomes(passed=2)
+    assert "2 budgets: 2 within, 0 over, 0 inconclusive, 0 unmeasured" in result.outlines
+
+
 def test_a_model_elsewhere_than_its_budget_is_red(suite: Any) -> None:
     """A budget for the CPU says nothing of a model on meta, and must not pass."""
     result = suite("""
@@ -165,8 +180,11 @@ def test_a_model_elsewhere_than_its_budget_is_red(suite: Any) -> None:
     assert "the model ran on cpu, this budget is for meta" in result.stdout.str()
 
 
+@pytest.mark.parametrize("warnings", [(), ("-Werror",)], ids=["", "warnings are errors"])
 @pytest.mark.parametrize("policy", ["warn", "fail"])
-def test_an_inconclusive_budget_warns_or_fails_as_asked(suite: Any, policy: str) -> None:
+def test_an_inconclusive_budget_warns_or_fails_as_asked(
+    suite: Any, policy: str, warnings: Any
+) -> None:
     """It passes with a warning by default, and is counted as what it is."""
     result = suite(
         """
@@ -179,12 +197,14 @@ def test_an_inconclusive_budget_warns_or_fails_as_asked(suite: Any, policy: str)
         nnscale(nn.Linear(2, 2), torch.ones(1, 2))
     """,
         f"--nnscale-inconclusive={policy}",
+        *warnings,
     )
     text = result.stdout.str()
     assert result.ret == (1 if policy == "fail" else 0)
-    assert "takes between 9.0 ms and 11.0 ms, budget 10.0 ms: inconclusive" in text.replace(
-        "9.00", "9.0"
-    )
+    if policy == "fail" or not warnings:
+        assert "takes between 9.00 ms and 11.0 ms, budget 10.0 ms: inconclusive" in text
+    else:
+        assert "inconclusive" in text
     assert "1 budget: 0 within, 0 over, 1 inconclusive, 0 unmeasured" in result.outlines
 
 
