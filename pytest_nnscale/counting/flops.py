@@ -14,7 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_nnscale.counting.formulas import formula_for, is_of_user
+from pytest_nnscale.counting.formulas import (
+    NoFormula,
+    counts_any_number,
+    formula_for,
+    is_of_user,
+)
 from pytest_nnscale.counting.writes import tensors_in
 
 _aten = torch.ops.aten
@@ -48,12 +53,14 @@ def flops_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any)
             return _nested(func, args)
         if any(tensor.layout in _SPARSE for tensor in operands):
             return _sparse(func, args)
-        if any(tensor.is_complex() for tensor in operands):
+        if any(tensor.is_complex() for tensor in operands) and not counts_any_number(func):
             complex_factor = 4
     if formula is None:
         raise NoCount(_register(func))
     try:
         return complex_factor * int(formula(*args, **kwargs, out_val=out))
+    except NoFormula as error:
+        raise NoCount(f"{error}; {_register(func)}") from error
     except Exception as error:  # a formula of anyone may raise anything
         remedy = f"its formula raised {type(error).__name__}: {error}; mend the formula"
         raise NoCount(remedy) from error

@@ -64,12 +64,13 @@ def test_prims_are_free_but_for_those_that_contract():
     }  # fmt: skip
 
 
-def test_operators_of_other_libraries_are_unknown_but_for_a_stated_few():
-    """Box arithmetic of torchvision is free; its deformable convolution is not."""
+def test_operators_of_other_libraries_are_unknown_but_for_stated_ones():
+    """Box arithmetic of torchvision is free, its deformable convolution counts, others are unknown."""
     pytest.importorskip("torchvision")
     assert classify(torch.ops.torchvision.nms.default) is Work.FREE
-    assert classify(torch.ops.torchvision.deform_conv2d.default) is Work.UNKNOWN
-    assert classify(torch.ops.quantized.linear.default) is Work.UNKNOWN
+    assert classify(torch.ops.torchvision.deform_conv2d.default) is Work.COUNTED
+    assert classify(torch.ops.quantized.linear.default) is Work.COUNTED
+    assert classify(torch.ops.symm_mem.fused_all_gather_matmul.default) is Work.UNKNOWN
     assert "torchvision::roi_align" in FREE_ELSEWHERE
 
 
@@ -106,41 +107,29 @@ class Wrapped(nn.Module):
         return self.inner(*args)
 
 
-def test_lstm_is_unknown_and_names_its_module():
-    """A fused LSTM has no formula: it is named, with its place and its one-line remedy."""
-    lstm = Wrapped(nn.LSTM(4, 8))
-    (unknown,) = unknown_in(lstm, torch.randn(3, 2, 4))
-    assert unknown.operator == "aten::mkldnn_rnn_layer"
-    assert (unknown.module, unknown.module_type, unknown.calls) == ("inner", "LSTM", 1)
-    assert unknown.shapes.startswith("3x2x4, ")
+class Exponential(nn.Module):
+    def forward(self, x):
+        return torch.linalg.matrix_exp(x)
+
+
+def test_operator_without_a_formula_names_its_module():
+    """How many products a matrix exponential takes depends on its norm: it is named, with a remedy."""
+    (unknown,) = unknown_in(Wrapped(Exponential()), torch.randn(3, 4, 4))
+    assert unknown.operator == "aten::linalg_matrix_exp"
+    assert (unknown.module, unknown.module_type, unknown.calls) == ("inner", "Exponential", 1)
+    assert unknown.shapes == "3x4x4"
     assert unknown.remedy == (
-        "register a formula: @pytest_nnscale.flop_formula(torch.ops.aten.mkldnn_rnn_layer); "
-        "or, if it does no contraction work: nnscale_free_operators = aten::mkldnn_rnn_layer"
+        "register a formula: @pytest_nnscale.flop_formula(torch.ops.aten.linalg_matrix_exp); "
+        "or, if it does no contraction work: nnscale_free_operators = aten::linalg_matrix_exp"
     )
 
 
-def test_encoder_layer_takes_its_fused_path_and_is_unknown():
-    """Counting does not push an eval encoder layer off the fused path that it takes uncounted."""
-    layer = nn.TransformerEncoderLayer(8, 2, batch_first=True).eval()
-    (unknown,) = unknown_in(layer, torch.randn(2, 3, 8))
-    assert unknown.operator == "aten::_transformer_encoder_layer_fwd"
-
-
-def test_deformable_convolution_is_unknown():
-    """torchvision's deformable convolution contracts, and has no formula yet."""
-    ops = pytest.importorskip("torchvision.ops")
-    (unknown,) = unknown_in(
-        ops.DeformConv2d(3, 4, 3), torch.randn(1, 3, 8, 8), torch.randn(1, 18, 6, 6)
-    )
-    assert unknown.operator == "torchvision::deform_conv2d"
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_dynamically_quantised_linear_is_unknown():
-    """Packed weights hide behind an operator without a formula."""
-    model = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(4, 4)), {nn.Linear})
-    operators = {unknown.operator for unknown in unknown_in(model, torch.randn(2, 4))}
-    assert operators == {"quantized::linear_dynamic"}
+def test_call_that_a_formula_declines_is_unknown_and_says_why():
+    """Least squares have a count by QR, and none by singular values."""
+    a, b = torch.randn(4, 3), torch.randn(4, 2)
+    assert unknown_in(lambda: torch.linalg.lstsq(a, b, driver="gels")) == ()
+    (unknown,) = unknown_in(lambda: torch.linalg.lstsq(a, b, driver="gelsd"))
+    assert unknown.remedy.startswith("least squares by gelsd have no agreed count; register")
 
 
 @torch.library.custom_op("nnscale_tests::opaque", mutates_args=())

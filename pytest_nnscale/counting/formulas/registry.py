@@ -1,0 +1,121 @@
+"""Which formula an operator has: the user's, else this package's, else torch's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
+from torch.utils import flop_counter
+
+from pytest_nnscale.errors import BadOption, BadWorkload
+
+Formula = Callable[..., int]
+Shape = Sequence[int]
+F = TypeVar("F", bound=Formula)
+
+_of_users: dict[object, Formula] = {}
+_of_ours: dict[object, Formula] = {}
+_of_any_number: set[object] = set()
+
+
+class NoFormula(Exception):
+    """What a call costs does not follow from its shapes."""
+
+
+def flop_formula(*operators: object, get_raw: bool = False) -> Callable[[F], F]:
+    """Register a function of shapes as the FLOP count of operators.
+
+    `operators` are operators of `torch.ops` (`torch.ops.ns.op`, or one overload of it) or what
+    `torch.library.custom_op` returned. The function is called like the operator, with shapes in
+    place of tensors and `out_shape=`; with `get_raw` with the tensors themselves and `out_val=`.
+    It returns FLOP: two for each multiply-accumulate. It takes precedence over every formula that
+    torch or this package has. BadOption is raised where another one was registered before.
+    """
+    if not operators:
+        raise BadWorkload("flop_formula takes operators: @flop_formula(torch.ops.ns.op)")
+    targets = [_target(operator) for operator in operators]
+
+    def register(formula: F) -> F:
+        for target in targets:
+            known = _of_users.get(target)
+            # A module imported twice may register the same function again.
+            if known is not None and _origin(known) != _origin(formula):
+                raise BadOption(f"{target} has a formula already: {_origin(known)}")
+        for target in targets:
+            _of_users[target] = formula if get_raw else flop_counter.shape_wrapper(formula)
+        return formula
+
+    return register
+
+
+def formula_for(func: object) -> Formula | None:
+    """Return what computes the FLOPs of an operator, or None where no formula is known.
+
+    The formula is called like the operator, with `out_val=` its result.
+    """
+    packet = getattr(func, "_overloadpacket", func)
+    for target in (func, packet):
+        if target in _of_users:
+            return _of_users[target]
+    own = _of_ours.get(func) or _of_ours.get(packet)
+    if own is None and getattr(func, "namespace", "aten") not in ("aten", "prims", "prim"):
+        own = _of_ours.get(str(packet).replace(".", "::", 1))  # its library was loaded later
+    return own or flop_counter.flop_registry.get(packet)
+
+
+def is_of_user(func: object) -> bool:
+    """Tell whether the formula of an operator is a user's, who knows best what it costs."""
+    return func in _of_users or getattr(func, "_overloadpacket", func) in _of_users
+
+
+def counts_any_number(func: object) -> bool:
+    """Tell whether the formula of an operator counts complex operands as what they are."""
+    return is_of_user(func) or getattr(func, "_overloadpacket", func) in _of_any_number
+
+
+def _target(operator: object) -> object:
+    # torch.library.custom_op returns a definition that holds its one overload.
+    operator = getattr(operator, "_opoverload", operator)
+    known = (torch._ops.OpOverload, torch._ops.OpOverloadPacket, torch._ops.HigherOrderOperator)
+    if not isinstance(operator, known):
+        raise BadWorkload(
+            f"{operator!r} is no operator; flop_formula takes one of torch.ops, such as "
+            "torch.ops.ns.op"
+        )
+    return operator
+
+
+def _origin(formula: Formula) -> str:
+    return f"{formula.__module__}.{formula.__qualname__}"
+
+
+def ours(*operators: object, get_raw: bool = False, any_number: bool = False) -> Callable[[F], F]:
+    """Register a formula of this package, as `flop_formula` does one of a user.
+
+    One of an overload goes before the one of all its overloads. `any_number` says that it counts
+    complex operands as they are; all others are of real ones, and times four for complex ones.
+    """
+
+    def register(formula: F) -> F:
+        for operator in operators:
+            if operator in _of_ours:
+                raise RuntimeError(f"{operator} has a formula already")
+            _of_ours[operator] = formula if get_raw else flop_counter.shape_wrapper(formula)
+            if any_number:
+                _of_any_number.add(operator)
+        return formula
+
+    return register
+
+
+def operators_named(namespace: str, names: str) -> Iterator[object]:
+    """Yield the operators of a library; those that are not there by name, for when it is loaded."""
+    library = getattr(torch.ops, namespace)
+    for name in names.split():
+        packet, _, overload = name.partition(".")
+        try:
+            operator = getattr(library, packet)
+            yield getattr(operator, overload) if overload else operator
+        except AttributeError:
+            yield f"{namespace}::{name}"
