@@ -78,6 +78,67 @@ def test_training_a_fused_lstm_costs_three_forwards():
     assert flops(model, x.requires_grad_(), phase="training") == 3 * forward
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("layer", GATES)
+def test_training_unfused_layers_leaves_out_gradients_of_initial_states(
+    layer, layers, bidirectional
+):
+    """Nobody needs these, and where products are dispatched one by one they are not made."""
+    model = layer(WIDE, HIDDEN, layers, bidirectional=bidirectional).double()
+    x = torch.randn(STEPS, BATCH, WIDE, dtype=torch.double, requires_grad=True)
+    directions = 1 + bidirectional
+    forward = closed_form(GATES[layer], layers=layers, directions=directions)
+    first = 2 * BATCH * GATES[layer] * HIDDEN * HIDDEN * layers * directions
+    assert flops(model, x, phase="training") == 3 * forward - first
+
+
+def test_training_projections_leaves_out_gradients_of_initial_states():
+    """The recurrent matrix meets the projected state, of two features here."""
+    model = nn.LSTM(WIDE, HIDDEN, proj_size=2)
+    x = torch.randn(STEPS, BATCH, WIDE, requires_grad=True)
+    first = 2 * BATCH * 4 * HIDDEN * 2
+    assert flops(model, x, phase="training") == 3 * closed_form(4, projected=2) - first
+
+
+@pytest.mark.parametrize("layer", GATES)
+def test_training_packed_sequences_pays_for_their_steps_only(layer):
+    """Five and three steps are eight, forward and backward, less what both begin with."""
+    model = layer(WIDE, HIDDEN).double()
+    x = torch.randn(STEPS, BATCH, WIDE, dtype=torch.double, requires_grad=True)
+
+    def packed(x):
+        return model(nn.utils.rnn.pack_padded_sequence(x, [5, 3]))[0].data
+
+    first = 2 * BATCH * GATES[layer] * HIDDEN * HIDDEN
+    expected = 3 * closed_form(GATES[layer], positions=8) - first
+    with pytest_nnscale.count() as counting:
+        packed(x).sum().backward()
+    assert (counting.profile.flops, counting.profile.uncounted) == (expected, ())
+
+
+@pytest.mark.parametrize(
+    ("cell", "gates"), [(nn.LSTMCell, 4), (nn.GRUCell, 3), (nn.RNNCell, 1)], ids=str
+)
+def test_training_a_cell_costs_three_steps_and_what_its_states_need(cell, gates):
+    """The state that it starts with has a gradient only where it asks for one."""
+    model, x = cell(WIDE, HIDDEN), torch.randn(BATCH, WIDE, requires_grad=True)
+    forward, first = closed_form(gates, positions=BATCH), 2 * BATCH * gates * HIDDEN * HIDDEN
+    assert flops(model, x, phase="training") == 3 * forward - first
+    state = torch.randn(BATCH, HIDDEN, requires_grad=True)
+    given = (state, state) if cell is nn.LSTMCell else state
+    assert flops(model, x, given, phase="training") == 3 * forward
+
+
+def test_joining_gates_on_a_gpu_costs_nothing():
+    """The products of a cell are dispatched before its fused kernel adds them up."""
+    for name in ("lstm_cell", "lstm_cell_backward_impl", "gru_cell", "gru_cell_backward"):
+        joined = formula_for(getattr(torch.ops.aten, f"_thnn_fused_{name}").default)
+        assert joined(torch.empty(BATCH, 4 * HIDDEN), out_val=None) == 0
+    flat = formula_for(torch.ops.aten._cudnn_rnn_flatten_weight.default)
+    assert flat([torch.empty(4, 4)], 4, 3, 2, 4, 0, 1, False, False, out_val=None) == 0
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("layer", "gates"), [(nn.LSTM, 4), (nn.GRU, 3)], ids=str)
 def test_dynamically_quantised_layers_cost_what_plain_ones_do(layer, gates):
@@ -95,9 +156,12 @@ def test_dynamically_quantised_layers_cost_what_plain_ones_do(layer, gates):
     ("cell", "gates"), [(nn.LSTMCell, 4), (nn.GRUCell, 3), (nn.RNNCell, 1)], ids=str
 )
 def test_dynamically_quantised_cells_cost_what_plain_ones_do(cell, gates):
-    """Eight-bit products are as many."""
-    model = torch.ao.quantization.quantize_dynamic(nn.ModuleList([cell(WIDE, HIDDEN)]), {cell})[0]
-    assert flops(model, torch.randn(BATCH, WIDE)) == closed_form(gates, positions=BATCH)
+    """Eight-bit products are as many, whatever function follows."""
+    plain = [cell(WIDE, HIDDEN)]
+    if cell is nn.RNNCell:
+        plain.append(cell(WIDE, HIDDEN, nonlinearity="relu"))
+    for model in torch.ao.quantization.quantize_dynamic(nn.ModuleList(plain), {cell}):
+        assert flops(model, torch.randn(BATCH, WIDE)) == closed_form(gates, positions=BATCH)
 
 
 @pytest.mark.parametrize("proj", [0, 2])

@@ -7,6 +7,7 @@ from torch.nn import functional
 
 import pytest_nnscale
 from pytest_nnscale.counting.counter import Count, Counter
+from pytest_nnscale.counting.flops import NoCount, flops_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # sparse and nested are in beta
 
@@ -74,11 +75,21 @@ def test_block_sparse_product_costs_all_of_its_blocks():
     assert counted(lambda: sparse @ torch.randn(10, 4)).flops == 2 * (5 * 2 * 2) * 4
 
 
-def test_product_of_two_sparse_matrices_is_unknown():
-    """Its cost depends on where the values are."""
-    sparse = torch.eye(10).to_sparse_csr()
-    count = counted(lambda: sparse @ sparse)
-    assert (count.flops, [u.operator for u in count.uncounted]) == (0, ["aten::mm"])
+@pytest.mark.parametrize("layout", SPARSE)
+def test_product_of_two_sparse_matrices_costs_the_pairs_that_meet(layout):
+    """Each value of a column meets each of that row: here 1 x 2, 2 x 0, 1 x 1 and 0 x 3."""
+    left = SPARSE[layout](torch.tensor([[1.0, 0, 1, 0], [0, 1, 0, 0], [0, 1, 0, 0]]))
+    right = SPARSE[layout](torch.tensor([[1.0, 1, 0], [0, 0, 0], [0, 1, 0], [1, 1, 1]]))
+    count = counted(lambda: left @ right)
+    assert (count.flops, count.uncounted) == (2 * (1 * 2 + 2 * 0 + 1 * 1), ())
+
+
+def test_product_of_sparse_matrices_is_unknown_where_nobody_knows_their_places():
+    """Its cost depends on where the values are, which a shape does not tell."""
+    places, values = torch.empty(2, 3, dtype=torch.long), torch.empty(3)
+    sparse = torch.sparse_coo_tensor(places, values, (4, 4), device="meta")
+    with pytest.raises(NoCount, match=r"aten\.mm"):
+        flops_of(torch.ops.aten.mm.default, (sparse, sparse), {}, None)
 
 
 def ragged(*shape, lengths=(2, 3), **options):
@@ -110,10 +121,17 @@ def test_jagged_attention_runs_and_counts_its_components():
     assert (count.flops, count.uncounted) == (2 * 2 * 2 * (2 * 2 + 3 * 3) * 8, ())
 
 
-def test_fused_attention_of_nested_sequences_runs_and_is_unknown():
-    """What no exact formula is of is named, and the model runs as it does alone."""
+def test_fused_attention_of_nested_sequences_runs_and_counts_its_components():
+    """Each sequence is projected and attends to itself, in one operator for all."""
     attention = nn.MultiheadAttention(8, 2, batch_first=True).eval()
     x = ragged(8)
     with torch.no_grad():
-        (unknown,) = counted(lambda: attention(x, x, x, need_weights=False)).uncounted
-    assert unknown.operator == "aten::_native_multi_head_attention"
+        count = counted(lambda: attention(x, x, x, need_weights=False))
+    assert count.uncounted == ()
+    assert count.flops == 2 * 5 * 4 * 8 * 8 + 2 * 2 * (2 * 2 + 3 * 3) * 8
+
+
+def test_nested_operands_of_what_counts_none_are_unknown():
+    """An operator is named rather than counted by shapes that its operand does not have."""
+    with pytest.raises(NoCount, match=r"aten\.addmm"):
+        flops_of(torch.ops.aten.addmm.default, (ragged(8), ragged(8), ragged(8)), {}, None)

@@ -24,3 +24,4 @@ from pytest_nnscale.counting.formulas.registry import counts_any_number as count
 from pytest_nnscale.counting.formulas.registry import flop_formula as flop_formula
 from pytest_nnscale.counting.formulas.registry import formula_for as formula_for
 from pytest_nnscale.counting.formulas.registry import is_of_user as is_of_user
+from pytest_nnscale.counting.formulas.registry import sees_shapes_alone as sees_shapes_alone

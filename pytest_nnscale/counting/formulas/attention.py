@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_nnscale.counting.formulas.registry import Shape, operators_named, ours
+from pytest_nnscale.counting.formulas.registry import NoFormula, Shape, operators_named, ours
 
 _aten = torch.ops.aten
 
@@ -50,20 +50,25 @@ def _backward(
 
 
 def _sequences(
-    query: Tensor, key: Tensor, value: Tensor, ends: Tensor | None, key_ends: Tensor | None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    ends: Tensor | None,
+    key_ends: Tensor | None,
+    used: Tensor | None = None,
 ) -> tuple[int, int]:
     """Add up what packed sequences cost, each by itself; without ends there is one batch.
 
-    Heads are the last axis but one. Ends that cannot be read, as on meta, make it one sequence: the
-    most that it can be.
+    Heads are the last axis but one. `used` says how many keys of a cache each sequence uses.
     """
     heads, width = query.shape[-2:]
-    if ends is None or key_ends is None:
+    if ends is None and key_ends is None and used is None:
         squares = prod(query.shape[:-3]) * query.shape[-3] * key.shape[-3]
-    elif ends.device.type == "meta" or key_ends.device.type == "meta":
-        squares = query.shape[-3] * key.shape[-3]
     else:
-        lengths = zip(ends.diff().tolist(), key_ends.diff().tolist(), strict=True)
+        theirs = key_ends if used is None else torch.nn.functional.pad(used.cumsum(0), (1, 0))
+        if ends is None or theirs is None or "meta" in (ends.device.type, theirs.device.type):
+            raise NoFormula("the lengths of its sequences are not in the shapes")
+        lengths = zip(ends.diff().tolist(), theirs.diff().tolist(), strict=True)
         squares = sum(mine * other for mine, other in lengths)
     return 2 * heads * squares * width, 2 * heads * squares * value.shape[-1]
 
@@ -77,9 +82,10 @@ def _efficient(
     ends: Tensor | None,
     key_ends: Tensor | None,
     *_args: Any,
+    seqlen_k: Tensor | None = None,
     **_: Any,
 ) -> int:
-    return sum(_sequences(query, key, value, ends, key_ends))
+    return sum(_sequences(query, key, value, ends, key_ends, seqlen_k))
 
 
 @ours(_aten._efficient_attention_backward, get_raw=True)
@@ -99,18 +105,48 @@ def _efficient_backward(
     return 3 * with_keys + 2 * with_values
 
 
-@ours(*operators_named("aten", "_flash_attention_forward_no_dropout_inplace"), get_raw=True)
-def _flash_inplace(
-    _out: Tensor,
+@ours(_aten._flash_attention_forward, *operators_named("torch_attn", "_varlen_attn"), get_raw=True)
+def _flash(
     query: Tensor,
     key: Tensor,
     value: Tensor,
     ends: Tensor | None,
     key_ends: Tensor | None,
     *_args: Any,
+    seqused_k: Tensor | None = None,
     **_: Any,
 ) -> int:
-    return sum(_sequences(query, key, value, ends, key_ends))
+    return sum(_sequences(query, key, value, ends, key_ends, seqused_k))
+
+
+@ours(
+    *operators_named("aten", "_flash_attention_forward_no_dropout_inplace"),
+    *operators_named("torch_attn", "_varlen_attn_out"),
+    get_raw=True,
+)
+def _flash_inplace(_out: Tensor, *args: Any, **kwargs: Any) -> int:
+    return _flash(*args, **kwargs)
+
+
+@ours(
+    _aten._flash_attention_backward,
+    *operators_named("torch_attn", "_varlen_attn_backward"),
+    get_raw=True,
+)
+def _flash_backward(
+    _gradient: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    _out: Tensor,
+    _scores: Tensor,
+    ends: Tensor | None,
+    key_ends: Tensor | None,
+    *_args: Any,
+    **_: Any,
+) -> int:
+    with_keys, with_values = _sequences(query, key, value, ends, key_ends)
+    return 3 * with_keys + 2 * with_values
 
 
 @ours(*operators_named("aten", "_cudnn_attention_forward"), get_raw=True)
@@ -122,11 +158,12 @@ def _cudnn(
     ends: Tensor | None,
     key_ends: Tensor | None,
     *_args: Any,
+    seqused_k: Tensor | None = None,
     **_: Any,
 ) -> int:
-    if ends is None:
-        return sum(_pair(query.shape, key.shape, value.shape))
-    return sum(_sequences(query, key, value, ends, key_ends))
+    if ends is None and key_ends is None and seqused_k is None:
+        return sum(_pair(query.shape, key.shape, value.shape))  # heads come before steps
+    return sum(_sequences(query, key, value, ends, key_ends, seqused_k))
 
 
 @ours(*operators_named("aten", "_cudnn_attention_backward"), get_raw=True)

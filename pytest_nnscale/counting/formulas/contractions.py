@@ -156,7 +156,18 @@ def _distances(
     return 2 * prod(out_shape) * (left[-1] + 2)
 
 
+@ours(_aten._cdist_backward, _aten._pdist_forward, _aten._pdist_backward)
+def _pair_by_pair(*_args: Any, **_: Any) -> int:
+    # Differences, powers and their sums, as in cdist without a matrix product.
+    return 0
+
+
 @ours(_aten.affine_grid_generator, *operators_named("aten", "cudnn_affine_grid_generator"))
 def _affine_grid(_theta: Shape, *_args: Any, out_shape: Shape, **_: Any) -> int:
     # Each coordinate of the grid is a product with one row of theta, of length d + 1.
     return 2 * (out_shape[-1] + 1) * prod(out_shape)
+
+
+@ours(*operators_named("aten", "cudnn_affine_grid_generator_backward"))
+def _affine_grid_backward(gradient: Shape, *_args: Any, **_: Any) -> int:
+    return 2 * (gradient[-1] + 1) * prod(gradient)

@@ -38,3 +38,8 @@ def _from_real(points: Shape, axes: Sequence[int], *_args: Any, **_: Any) -> int
 @ours(_aten._fft_c2r, any_number=True)
 def _to_real(_points: Shape, axes: Sequence[int], *_args: Any, out_shape: Shape, **_: Any) -> int:
     return _transform(out_shape, axes, real=True)
+
+
+@ours(_aten.fft_fftfreq, _aten.fft_rfftfreq)
+def _frequencies(*_args: Any, **_: Any) -> int:
+    return 0  # a range, named like a transform

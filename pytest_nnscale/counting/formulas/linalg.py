@@ -5,7 +5,9 @@ appendix on operation counts; "GVL": G. H. Golub, C. F. Van Loan, "Matrix Comput
 "LUG": LAPACK Users' Guide, 3rd ed., "LAPACK Benchmark". Fractions are rounded up. Complex ones cost
 four times as much, as all but a lower term of them is multiply-adds.
 Eigenvalues and singular values come out of iterations whose number depends on the numbers: what is
-stated is the count that the books give for them, whatever algorithm a driver takes.
+stated is the count that the books give for them, whatever algorithm a driver takes. torch finds
+the vectors as well wherever it may need a derivative, and so for whoever watches: `svdvals`,
+`eigvalsh` and `eigvals` dispatch, and cost here, what they do with vectors.
 No formula: the matrix exponential and square root, and the polar decomposition (the degree depends
 on the norm), and least squares by singular values (no count is agreed).
 """

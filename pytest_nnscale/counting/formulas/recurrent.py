@@ -4,7 +4,9 @@ For one direction of one layer these are 2 x G x H x (I + H) FLOP per step and s
 gates in an LSTM, 3 in a GRU, 1 in a plain RNN; a projection to P features adds 2 x H x P, and its
 recurrent matrix meets P features instead of H. Padding of packed sequences is not computed.
 Cells, and layers without a fused kernel, dispatch matrix products and are counted by these;
-`_thnn_fused_*_cell` adds gates that are computed already, and is free.
+`_thnn_fused_*_cell` joins gates that are computed already, and costs nothing. The products that
+they dispatch leave out a gradient that nobody needs, that of the initial state; fused kernels on
+the CPU do not.
 Reference: torch/csrc/api and aten/src/ATen/native/RNN.cpp for what the kernels compute.
 """
 
@@ -55,6 +57,17 @@ def _gpu_backward(steps: Shape, weights: Shapes, *args: Any, **_: Any) -> int:
 @ours(*operators_named("aten", "_lstm_mps"))
 def _mps(steps: Shape, _states: Shapes, weights: Shapes, *_args: Any, **_: Any) -> int:
     return _layers(steps, weights)
+
+
+@ours(
+    *operators_named(
+        "aten",
+        "_thnn_fused_lstm_cell _thnn_fused_lstm_cell_backward_impl _thnn_fused_gru_cell "
+        "_thnn_fused_gru_cell_backward _cudnn_rnn_flatten_weight",
+    )
+)
+def _elementwise(*_args: Any, **_: Any) -> int:
+    return 0  # sums and products of numbers in the same place, or copies
 
 
 def _stacked(gates: int, steps: Shape, hidden: int, layers: int, bidirectional: bool) -> int:

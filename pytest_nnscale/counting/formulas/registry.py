@@ -17,6 +17,9 @@ F = TypeVar("F", bound=Formula)
 _of_users: dict[object, Formula] = {}
 _of_ours: dict[object, Formula] = {}
 _of_any_number: set[object] = set()
+_registrations = 0
+# The wrapper through which formulas see shapes alone; torch wraps all but raw ones in it.
+_SHAPES_ALONE = flop_counter.shape_wrapper(lambda: 0).__code__
 
 
 class NoFormula(Exception):
@@ -42,6 +45,8 @@ def flop_formula(*operators: object, get_raw: bool = False) -> Callable[[F], F]:
             # A module imported twice may register the same function again.
             if known is not None and _origin(known) != _origin(formula):
                 raise BadOption(f"{target} has a formula already: {_origin(known)}")
+        global _registrations
+        _registrations += 1
         for target in targets:
             _of_users[target] = formula if get_raw else flop_counter.shape_wrapper(formula)
         return formula
@@ -62,6 +67,16 @@ def formula_for(func: object) -> Formula | None:
     if own is None and getattr(func, "namespace", "aten") not in ("aten", "prims", "prim"):
         own = _of_ours.get(str(packet).replace(".", "::", 1))  # its library was loaded later
     return own or flop_counter.flop_registry.get(packet)
+
+
+def sees_shapes_alone(formula: Formula) -> bool:
+    """Tell whether a formula is called with shapes, not with tensors."""
+    return getattr(formula, "__code__", None) is _SHAPES_ALONE
+
+
+def registered() -> tuple[int, int]:
+    """Return what changes whenever anyone registers a formula, here or with torch."""
+    return _registrations, len(flop_counter.flop_registry)
 
 
 def is_of_user(func: object) -> bool:
