@@ -1,6 +1,6 @@
 """The figures that torchvision publishes with its weights, read without loading any weights."""
 
-from torchvision.models import get_model_weights
+from torchvision.models import WeightsEnum, get_model_weights
 
 from pytest_nnscale import Profile
 
@@ -22,6 +22,11 @@ def published_macs(name: str) -> int:
 def published(name: str) -> tuple[int, float]:
     """Parameters and GMAC of a model, as torchvision prints them."""
     return published_params(name), _meta(name)["_ops"]
+
+
+def published_with(weights: WeightsEnum) -> tuple[int, float]:
+    """Parameters and GMAC that stand beside one set of weights."""
+    return weights.meta["num_params"], weights.meta["_ops"]
 
 
 def as_published(profile: Profile) -> tuple[int | None, float | None]:
