@@ -1,0 +1,1 @@
+"""Whether `profile` copes with what people build: timm's architectures, transformers' families."""
