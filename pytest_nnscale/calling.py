@@ -107,6 +107,7 @@ class NnscaleCaller:
             counter = _counted_again(workload)
         else:
             with Counter(roots=workload.modules) as counter:
+                counter.inputs(workload.tensors)
                 output = workload.call()
         return output, Observation(
             subject,
@@ -137,6 +138,7 @@ def _counted_again(workload: Workload) -> Counter:
     with preserved(workload.modules, workload.tensors, inputs=inputs):
         try:
             with counter:
+                counter.inputs(workload.tensors)
                 workload.call()
         finally:
             counter.restore()

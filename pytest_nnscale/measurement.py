@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import enum
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from pytest_nnscale.units import BYTES, COUNT, FLOP, JOULES, MAC, SECONDS, Dimension
 
@@ -56,14 +56,46 @@ _DIMENSIONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(NamedTuple):
     """How much of a measurement one module holds: by itself, and with all its submodules."""
 
     path: str
     type: str
     own: int | float
     total: int | float
+
+
+class Deferred(Sequence[Share]):
+    """Shares that are made when they are first asked for: most never are."""
+
+    __slots__ = ("_made", "_make")
+
+    def __init__(self, make: Callable[[], tuple[Share, ...]]) -> None:
+        self._make = make
+        self._made: tuple[Share, ...] | None = None
+
+    def _all(self) -> tuple[Share, ...]:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._all()[place]
+
+    def __eq__(self, other: object) -> bool:
+        return self._all() == (other._all() if isinstance(other, Deferred) else other)
+
+    def __hash__(self) -> int:
+        return hash(self._all())
+
+    def __reduce__(self) -> Any:
+        return tuple, (self._all(),)
+
+    def __deepcopy__(self, _memo: object) -> tuple[Share, ...]:
+        return self._all()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +116,7 @@ class Measurement:
     method: str = ""
     subject: str = ""
     samples: tuple[float, ...] = ()
-    shares: tuple[Share, ...] = ()
+    shares: Sequence[Share] = ()
     notes: tuple[str, ...] = ()
     reason: str = ""
     remedy: str = ""
@@ -121,7 +153,8 @@ class Measurement:
     def to_dict(self) -> dict[str, Any]:
         """Return the measurement as plain JSON types, with the version of its definition."""
         return {
-            **asdict(self),
+            **asdict(replace(self, shares=())),
+            "shares": [share._asdict() for share in self.shares],
             "metric": self.metric.value,
             "definition": self.metric.definition,
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pytest_nnscale.budget import Phase
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from pytest_nnscale.counting.counter import Count
+    from pytest_nnscale.counting.stored import Inventory
 
 
 @dataclass(frozen=True)
@@ -36,3 +38,10 @@ class Observation:
     remedy: str = ""
     notes: tuple[str, ...] = ()
     elsewhere: tuple[torch.Tensor, ...] = ()
+
+    @cached_property
+    def inventory(self) -> Inventory:
+        """What the modules keep, taken once: when it is first asked for."""
+        from pytest_nnscale.counting.stored import take_inventory
+
+        return take_inventory(self.modules)

@@ -123,7 +123,8 @@ def _thop(model: torch.nn.Module, inputs: Inputs) -> Opinion:
 def _torchprofile(model: torch.nn.Module, inputs: Inputs) -> Opinion:
     from torchprofile import profile_macs
 
-    return Opinion("torchprofile", 2 * int(profile_macs(model, inputs)))
+    macs: Any = profile_macs(model, inputs)
+    return Opinion("torchprofile", 2 * int(macs))
 
 
 def _torchinfo(model: torch.nn.Module, inputs: Inputs) -> Opinion:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_nnscale.budget import Phase
 from pytest_nnscale.measurement import Measurement, Metric
 from pytest_nnscale.meters.table import measure
-from pytest_nnscale.naming import named_parts
 from pytest_nnscale.observation import Observation
 
 if TYPE_CHECKING:
     from pytest_nnscale.counting.counter import Count
 
 
-@dataclass(frozen=True, slots=True)
-class ModuleRow:
+class ModuleRow(NamedTuple):
     """What one module has and does: by itself (`own_`), and with all below it (`total_`).
 
     None where it was not measured; FLOPs are a lower bound where the row is not `complete`.
@@ -40,7 +38,9 @@ class Profile:
     """The measured numbers of one workload; its text is a table.
 
     Exact numbers are ints, and None where they were not measured: without inputs a model has only
-    its params and size. `flops` is a lower bound while `uncounted` names an operator.
+    its params and size. `flops` is a lower bound while `uncounted` names an operator. `method` is
+    "traced" where shapes were enough and nothing was computed, "executed" where the model ran.
+    `held` is `memory_bytes` by what it is: weights, inputs, activations, gradients, optimizer.
     """
 
     subject: str
@@ -49,6 +49,7 @@ class Profile:
     uncounted: tuple[str, ...]
     modules: tuple[ModuleRow, ...]
     method: str
+    held: tuple[tuple[str, int], ...] = ()
 
     def measurement(self, metric: Metric | str) -> Measurement:
         """Return one measurement with its interval; KeyError where it was not asked for."""
@@ -122,7 +123,8 @@ class Profile:
                     m.metric.value: m.without_details().to_dict() for m in self.measurements
                 },
                 "uncounted": list(self.uncounted),
-                "modules": [asdict(row) for row in self.modules],
+                "held": dict(self.held),
+                "modules": [row._asdict() for row in self.modules],
             },
             allow_nan=False,
         )
@@ -136,7 +138,7 @@ class Profile:
 def profile_of(observation: Observation, metrics: Iterable[Metric]) -> Profile:
     """Measure some metrics of an observation and join them with its module rows."""
     found = tuple(measure(m, observation, phase=observation.phase) for m in metrics)
-    order = tuple(path for path, _ in named_parts(observation.modules))
+    order = tuple(observation.inventory.types)
     return assemble(observation.subject, observation.phase, found, observation.count, order)
 
 
@@ -149,33 +151,39 @@ def assemble(
 ) -> Profile:
     """Join measurements and the module rows of a count into a profile, in the order of the model."""
     places = {path: place for place, path in enumerate(("", *order))}
-    shares = {m.metric: {s.path: s for s in m.shares} for m in found}
-    params = shares.get(Metric.PARAMS, {})
+    params = {s.path: s for m in found if m.metric is Metric.PARAMS for s in m.shares}
     work = {row.path: row for row in counted.modules} if counted else {}
     # A module without a share has none of what was measured; what was not measured is unknown.
     without = 0 if params else None
     idle = 0 if counted else None
     rows = []
-    for path in sorted({*params, *work}, key=lambda path: (_place(path, places), path)):
+    paths = {**params, **work}
+    for path in sorted(paths, key=lambda path: (_place(path, places), path)):
         held, done = params.get(path), work.get(path)
-        rows.append(
-            ModuleRow(
-                path,
-                held.type if held else done.type if done else "",
-                *((int(held.own), int(held.total)) if held else (without, without)),
-                *((done.own_flops, done.total_flops) if done else (idle, idle)),
-                *((done.own_memory, done.total_memory) if done else (idle, idle)),
-                complete=done.complete if done else True,
-            )
-        )
+        own, total = (int(held.own), int(held.total)) if held else (without, without)
+        if done:
+            flops, memory = (done.own_flops, done.total_flops), (done.own_memory, done.total_memory)
+            kind, complete = done.type, done.complete
+        else:
+            flops = memory = (idle, idle)  # type: ignore[assignment]
+            kind, complete = held.type if held else "", True
+        rows.append(ModuleRow(path, kind, own, total, *flops, *memory, complete))
     uncounted = tuple(dict.fromkeys(u.operator for u in counted.uncounted)) if counted else ()
     return Profile(
-        subject, phase, found, uncounted, tuple(rows), "executed" if counted else "state"
+        subject,
+        phase,
+        found,
+        uncounted,
+        tuple(rows),
+        counted.method if counted else "state",
+        counted.held if counted else (),
     )
 
 
 def _place(path: str, places: Mapping[str, int]) -> int:
     """Return the place of a module; one that nobody registered is beside the module above it."""
-    while path not in places:
+    place = places.get(path)
+    while place is None:
         path = path.rpartition(".")[0]
-    return places[path]
+        place = places.get(path)
+    return place

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_nnscale.budget import Phase
 from pytest_nnscale.errors import BadOption, BadWorkload, CannotMeasure, shown
+from pytest_nnscale.garbage import collected_later
 from pytest_nnscale.measurement import Metric
 from pytest_nnscale.observation import Observation
 from pytest_nnscale.observing import observe
@@ -55,7 +56,8 @@ def profile(
         raise BadWorkload(
             f"device={str(device)!r}, but the model and its inputs are on {observation.device!r}"
         )
-    return profile_of(observation, wanted)
+    with collected_later() if not any(m.sampled for m in wanted) else nullcontext():
+        return profile_of(observation, wanted)
 
 
 def workload_from(

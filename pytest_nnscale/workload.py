@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_nnscale.budget import Phase
 from pytest_nnscale.errors import BadWorkload, CannotMeasure
-from pytest_nnscale.naming import joint_name, without_shell
+from pytest_nnscale.naming import joint_name, parts_of, without_shell
 
 if TYPE_CHECKING:
     import torch
@@ -57,8 +57,10 @@ class Workload:
 
         They compute nothing. All other mixtures are torch's to refuse, or the model's to mend.
         """
+        if all(tensor.device.type != "meta" for tensor in self.tensors):
+            return
         homes = {tensor.device.type for model in self.modules for tensor in _kept(model)}
-        if homes and "meta" not in homes and any(t.device.type == "meta" for t in self.tensors):
+        if homes and "meta" not in homes:
             raise BadWorkload(
                 f"an input is on meta and the model on {' and '.join(sorted(homes))}: "
                 "move one to the other's device"
@@ -122,7 +124,10 @@ class Workload:
 
 
 def _kept(model: torch.nn.Module) -> Iterator[torch.Tensor]:
-    return itertools.chain(model.parameters(), model.buffers())
+    for part in parts_of(model):
+        for tensor in itertools.chain(part._parameters.values(), part._buffers.values()):
+            if tensor is not None:
+                yield tensor
 
 
 def is_compiled(model: Any) -> bool:
@@ -137,7 +142,7 @@ def is_compiled(model: Any) -> bool:
         hasattr(module, "_orig_mod")
         or getattr(module, "_compiled_call_impl", None) is not None
         or hasattr(vars(module).get("forward"), "_torchdynamo_orig_callable")
-        for module in model.modules()
+        for module in parts_of(model)
     )
 
 

@@ -108,7 +108,7 @@ def test_the_table_has_numbers_and_modules(run: Run) -> None:
     result = run(*CONV)
     assert (result.exit_code, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
-    assert lines[0] == "Sequential (inference, executed); 1 MAC = 2 FLOP"
+    assert lines[0] == "Sequential (inference, traced); 1 MAC = 2 FLOP"
     assert "  flops    7.776 kFLOP" in lines
     assert "  params   112" in lines
     assert [line.split()[:3] for line in lines[-3:]] == [

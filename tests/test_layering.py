@@ -26,12 +26,13 @@ ROOMS: dict[str, set[str]] = {
     "measurement": {"units"},
     "budget": {"measurement", "units"},
     "naming": set(),
+    "garbage": set(),
     "workload": {"errors", "budget", "naming"},
     "observation": {"workload", "measurement", "errors", "budget"},
-    "preservation": {"workload", "errors"},
+    "preservation": {"workload", "errors", "naming"},
     "power": {"errors", "measurement", "units"},
     "counting": {
-        "workload", "measurement", "errors", "budget", "naming", "units", "preservation",
+        "workload", "measurement", "errors", "budget", "naming", "units", "preservation", "garbage",
     },
     "timing": {"workload", "measurement", "errors", "budget", "units", "preservation"},
     "meters": {
@@ -41,7 +42,8 @@ ROOMS: dict[str, set[str]] = {
     "observing": {"budget", "errors", "observation", "preservation", "workload"},
     "profiles": {"budget", "errors", "measurement", "meters", "naming", "observation"},
     "profiling": {
-        "budget", "errors", "measurement", "observation", "observing", "profiles", "workload",
+        "budget", "errors", "garbage", "measurement", "observation", "observing", "profiles",
+        "workload",
     },
     "judging": {"budget", "errors", "measurement", "meters", "observation", "workload"},
     "marks": {"budget", "units", "errors", "measurement"},
@@ -157,7 +159,7 @@ def test_a_wrong_import_is_found(name: str, source: str) -> None:
         ("meters/params", "def measure():\n    import torch"),
         ("meters/params", "if TYPE_CHECKING:\n    import torch"),
         ("report/progress", "import pytest"),
-        ("meters/params", "from pytest_nnscale.meters.stored import Stored"),
+        ("meters/params", "from pytest_nnscale.meters.pruned import masks_of"),
     ],
 )
 def test_a_right_import_is_let_through(name: str, source: str) -> None:

@@ -92,7 +92,7 @@ def test_exact_metrics_are_their_closed_forms(name: str) -> None:
     assert [
         found.params, found.flops, found.macs, found.size_bytes, found.memory_bytes, found.kernels
     ] == expected  # fmt: skip
-    assert found.method == "executed"
+    assert found.method == "traced"
     assert found.phase == "inference"
 
 
@@ -226,7 +226,7 @@ class TestJson:
         assert (told["subject"], told["phase"], told["method"]) == (
             "Sequential",
             "training",
-            "executed",
+            "traced",
         )
         assert set(told["measurements"]) == {m.metric.value for m in found.measurements}
         for measurement in found.measurements:
@@ -274,7 +274,7 @@ class TestText:
     def test_every_module_and_number_is_in_it(self) -> None:
         """The numbers with their units first, then a row for each module."""
         lines = str(profile(mlp(), (X,))).splitlines()
-        assert lines[0] == "Sequential (inference, executed); 1 MAC = 2 FLOP"
+        assert lines[0] == "Sequential (inference, traced); 1 MAC = 2 FLOP"
         assert [line.split() for line in lines[1:7]] == [
             ["params", "212"],
             ["flops", "384", "FLOP"],

@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.grad_mode import _force_original_view_tracking
+from torch.utils._python_dispatch import _disable_current_modes
 
 from pytest_nnscale.counting.dispatch import CountingMode
 from pytest_nnscale.counting.ledger import Count as Count
@@ -24,16 +28,19 @@ from pytest_nnscale.counting.ledger import Ledger
 from pytest_nnscale.counting.ledger import ModuleWork as ModuleWork
 from pytest_nnscale.counting.ledger import Uncounted as Uncounted
 from pytest_nnscale.counting.liveness import Liveness
-from pytest_nnscale.counting.modules import ModuleTracker, hidden, outermost
+from pytest_nnscale.counting.modules import NOWHERE, ModuleTracker, hidden, outermost
 from pytest_nnscale.counting.parameters import ParametersRead
 from pytest_nnscale.counting.processes import processes_watched
 from pytest_nnscale.counting.scripts import REMEDY, unseen_in, unseen_in_last_run
+from pytest_nnscale.counting.steps import OptimizerSteps
+from pytest_nnscale.counting.stored import constants, opened, packs_of
 from pytest_nnscale.counting.threads import threads_watched
 from pytest_nnscale.counting.writes import Writes
 from pytest_nnscale.errors import CannotMeasure
-from pytest_nnscale.naming import is_shell
+from pytest_nnscale.naming import class_name, is_shell, kept_by, parts_of
 from pytest_nnscale.preservation.generators import Generators
 from pytest_nnscale.preservation.keepsake import Keepsake
+from pytest_nnscale.preservation.outline import Outline
 
 
 class Counter:
@@ -44,23 +51,20 @@ class Counter:
     A backward pass that runs while a module is being called is part of that call.
     """
 
+    _traced = False
+
     def __init__(self, *, preserve: bool = False, roots: Iterable[nn.Module] = ()) -> None:
         self._preserve = preserve
         self._ledger = Ledger()
         self._liveness = Liveness()
-        self._writes = Writes(preserve=preserve)
+        self._writes = Writes(preserve=preserve and not self._traced)
         self._modules = ModuleTracker(self._entered, roots, self._left)
         self._parameters = ParametersRead()
-        self._mode = CountingMode(
-            self._ledger,
-            self._modules,
-            self._liveness,
-            self._writes,
-            self._parameters,
-            self._force_eager,
-        )
+        self._steps = OptimizerSteps()
+        self._mode = self._make_mode()
         self._known: dict[int, nn.Module] = {}
-        self._keepsakes: list[Keepsake] = []
+        self._packs: dict[int, torch.ScriptObject] = {}
+        self._keepsakes: list[Keepsake | Outline] = []
         self._generators: Generators | None = None
         self._threads: dict[str, None] = {}
         self._processes: dict[str, None] = {}
@@ -68,11 +72,28 @@ class Counter:
         self._exits = ExitStack()
         self._eager = False
         self._count: Count | None = None
+        self._roots: tuple[nn.Module, ...] | None = None
         self._entered_once = False
+
+    def _make_mode(self) -> CountingMode:
+        return CountingMode(*self._mode_parts())
+
+    def _mode_parts(self) -> tuple[Any, ...]:
+        return (
+            self._ledger,
+            self._modules,
+            self._liveness,
+            self._writes,
+            self._parameters,
+            self._force_eager,
+            self._steps,
+        )
 
     @property
     def roots(self) -> tuple[nn.Module, ...]:
         """The outermost modules called inside, each once; then those registered in none of them."""
+        if self._roots is not None:
+            return self._roots
         return outermost([*self._modules.tops, *hidden(self._modules)])
 
     @property
@@ -102,6 +123,11 @@ class Counter:
             entering.enter_context(processes_watched(self._processes))
             entering.callback(self._modules.stop)
             self._modules.start()
+            # A write to a view that needs a gradient is undone by the view itself, as it is where
+            # tensors have no storage, so that a trace and a run dispatch the same operators.
+            entering.enter_context(_force_original_view_tracking(True))
+            entering.callback(self._steps.stop)
+            self._steps.start()
             self._exits = entering.pop_all()
             self._force_eager()
             self._exits.enter_context(self._mode)
@@ -117,6 +143,7 @@ class Counter:
         # torch._dynamo: both are left in the order that they were entered in, reversed.
         self._exits.close()
         self._threads.update(self._modules.elsewhere)
+        self._roots = self.roots
         self._count = self._ledger.close(
             self._modules,
             peak=self._liveness.peak,
@@ -124,13 +151,24 @@ class Counter:
             at_peak=self._liveness.at_peak,
             threads=tuple(self._threads),
             processes=tuple(self._processes),
+            traced=self._traced,
         )
+
+    def inputs(self, tensors: Iterable[Tensor]) -> None:
+        """Book what is handed over, whether it is used or not."""
+        with _disable_current_modes():
+            for tensor in tensors:
+                self._liveness.existed(tensor, NOWHERE, "inputs")
 
     def count(self) -> Count:
         """Return what was counted; CannotMeasure before the block has ended."""
         if self._count is None:
             raise CannotMeasure("the counted block has not ended")
         return self._count
+
+    def executed_because(self, reason: str) -> None:
+        """Add to the count why it was not taken from shapes alone."""
+        self._count = replace(self.count(), why_executed=reason)
 
     def restore(self) -> None:
         """Put back what the block changed, as far as `preserve` noted it."""
@@ -154,18 +192,36 @@ class Counter:
         self._force_eager()
         if is_shell(module) or id(module) in self._known:
             return
-        new = [part for part in module.modules() if id(part) not in self._known]
+        new = [part for part in parts_of(module) if id(part) not in self._known]
         self._known.update((id(part), part) for part in new)
-        paused, self._mode.paused = self._mode.paused, True
-        try:
-            for part in new:
-                for tensor in (*part._parameters.values(), *part._buffers.values()):
-                    if tensor is not None:
-                        self._liveness.existed(tensor, id(part))
+        with _disable_current_modes():
             if self._preserve:
-                self._keepsakes.append(Keepsake([module]))
-        finally:
-            self._mode.paused = paused
+                self._keep(new)
+            self._seen(new)
+
+    def _keep(self, parts: Sequence[nn.Module]) -> None:
+        """Keep what modules are, so that `restore` can put it back."""
+        self._keepsakes.append(Keepsake(parts[:1]))
+
+    def _seen(self, parts: Sequence[nn.Module]) -> None:
+        """Book what modules hold, before they run."""
+        for part in parts:
+            for tensor in kept_by(part):
+                self._liveness.existed(tensor, id(part), "weights")
+            self._packed(part)
+
+    def _packed(self, part: nn.Module) -> None:
+        """Book the weights that a module keeps out of sight: quantised, or frozen into a graph."""
+        try:
+            for pack in packs_of(part):
+                if id(pack) not in self._packs:
+                    self._packs[id(pack)] = pack
+                    nbytes = sum(tensor.nbytes for tensor in opened(pack))
+                    self._liveness.keeps(nbytes, id(part))
+            for tensor in constants(part):
+                self._liveness.existed(tensor, id(part), "weights")
+        except (AttributeError, RuntimeError, TypeError):
+            self._ledger.unopened.append(class_name(part))
 
     def _left(self, module: nn.Module) -> None:
         """Book what a scripted module, run in C++ with all below it, did past the dispatcher."""

@@ -33,3 +33,8 @@ def declare_free(names: frozenset[str]) -> None:
 def is_declared_free(name: str, overload: str) -> bool:
     """Tell whether an operator, or the overload of it, was declared free."""
     return name in _names or f"{name}.{overload}" in _names
+
+
+def declared_names() -> frozenset[str]:
+    """Return the names of all operators that are declared free now."""
+    return _names

@@ -17,9 +17,10 @@ from pytest_nnscale.counting.flops import NoCount, flops_of, is_nested
 from pytest_nnscale.counting.formulas import formula_for
 from pytest_nnscale.counting.free import METADATA
 from pytest_nnscale.counting.ledger import Ledger
-from pytest_nnscale.counting.liveness import Liveness
+from pytest_nnscale.counting.liveness import Kind, Liveness
 from pytest_nnscale.counting.modules import NOWHERE, ModuleTracker
 from pytest_nnscale.counting.parameters import ParametersRead
+from pytest_nnscale.counting.steps import OptimizerSteps
 from pytest_nnscale.counting.writes import Writes, tensors_in
 
 _METADATA = frozenset(
@@ -30,10 +31,17 @@ _METADATA = frozenset(
 ) | {torch.ops.prim.layout.default}
 
 
+_OBSERVE = object()
+
+
 class CountingMode(TorchDispatchMode):
-    """Books operators as they run; while `paused`, lets them pass."""
+    """Books operators as they run."""
 
     supports_higher_order_operators = True
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing compiles while this counts, and saying so costs a call each time
 
     def __init__(
         self,
@@ -43,12 +51,13 @@ class CountingMode(TorchDispatchMode):
         writes: Writes,
         parameters: ParametersRead,
         on_operator: Callable[[], None],
+        steps: OptimizerSteps,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.paused = False
         self._ledger, self._modules = ledger, modules
         self._liveness, self._writes = liveness, writes
         self._parameters, self._on_operator = parameters, on_operator
+        self._steps = steps
         self._forward_peak: int | None = None
         self._seeds = 0
         self._peak_before_seeds = 0
@@ -63,8 +72,14 @@ class CountingMode(TorchDispatchMode):
     ) -> Any:
         __tracebackhide__ = True  # a model's error is shown in the model
         kwargs = kwargs or {}
-        if self.paused:
-            return func(*args, **kwargs)
+        other = self._otherwise(func, types, args, kwargs)
+        return self._observe(func, args, kwargs) if other is _OBSERVE else other
+
+    def _otherwise(
+        self, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Answer what is no operator to observe, or is one made of others; else `_OBSERVE`."""
+        __tracebackhide__ = True
         # A wrapper takes itself apart: the operators on its parts are what runs.
         if func in _METADATA or any(_is_wrapper(kind) for kind in types):
             return NotImplemented
@@ -76,7 +91,7 @@ class CountingMode(TorchDispatchMode):
         if _is_composite(func) and formula_for(func) is None and not _any_nested(args, kwargs):
             with self:
                 return func.decompose(*args, **kwargs)
-        return self._observe(func, args, kwargs)
+        return _OBSERVE
 
     def _cond(self, predicate: Any, if_true: Any, if_false: Any, operands: Any = ()) -> Any:
         __tracebackhide__ = True
@@ -98,10 +113,10 @@ class CountingMode(TorchDispatchMode):
         for tensor in inputs:
             self._liveness.existed(tensor, NOWHERE)
         out = func(*args, **kwargs)
-        self._liveness.settle()
         outputs = list(tensors_in(out))
+        kind = self._kind(backward=backward)
         for tensor in outputs:
-            self._liveness.made(tensor, owner)
+            self._liveness.made(tensor, owner, kind)
         self._liveness.settle()
         self._ledger.operators += 1
         for tensor in (*inputs, *outputs):
@@ -111,7 +126,7 @@ class CountingMode(TorchDispatchMode):
             backward=backward,
             flops=self._flops(func, args, kwargs, out, owner, backward=backward),
             kernels=int(is_kernel(func)),
-            operator=_name(func),
+            operator=name_of(func),
         )
         return out
 
@@ -131,9 +146,17 @@ class CountingMode(TorchDispatchMode):
             return flops_of(func, args, kwargs, out)
         except NoCount as unknown:
             remedy = str(unknown)
-        shapes = ", ".join(_shape(tensor) for tensor in tensors_in([args, kwargs]))
-        self._ledger.uncounted(_name(func), owner, backward=backward, shapes=shapes, remedy=remedy)
+        self._ledger.uncounted(
+            name_of(func), owner, backward=backward, shapes=shapes_in(args, kwargs), remedy=remedy
+        )
         return 0
+
+    def _kind(self, *, backward: bool) -> Kind:
+        """Say what the tensors are that an operator makes now."""
+        if backward:
+            return "gradients"
+        stepping = self._steps.running and not self._modules.in_call
+        return "optimizer" if stepping else "activations"
 
     def _find_backward(self, func: Any, kwargs: dict[str, Any], *, backward: bool) -> None:
         """Tell the end of the forward; the ones that `backward()` starts from come after it."""
@@ -177,8 +200,14 @@ def _is_wrapper(kind: type) -> bool:
     return ours and is_traceable_wrapper_subclass_type(kind)
 
 
-def _name(func: Any) -> str:
+def name_of(func: Any) -> str:
+    """Return the name of an operator: "aten::mm", with its overload where it has one."""
     return str(func.name()) if callable(getattr(func, "name", None)) else str(func)
+
+
+def shapes_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """Write the shapes of all tensors among some arguments: "2x3, scalar"."""
+    return ", ".join(_shape(tensor) for tensor in tensors_in([args, kwargs]))
 
 
 def _shape(tensor: Tensor) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
 
-from pytest_nnscale.counting.modules import NOWHERE, ModuleTracker, outermost, places
-from pytest_nnscale.naming import class_name
+from pytest_nnscale.counting.liveness import KINDS, Kind
+from pytest_nnscale.counting.modules import ModuleTracker, outermost, places
+from pytest_nnscale.naming import add_up, class_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +28,7 @@ class Uncounted:
     unseen: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ModuleWork:
+class ModuleWork(NamedTuple):
     """What one module did: by itself (`own_`), and with all below it (`total_`).
 
     Memory is bytes alive at the peak of the whole run: what the module's weights hold, and what
@@ -63,7 +64,10 @@ class Count:
     with the path "" is the whole; no operator at all means that nothing ran. `threads` got work
     inside and used torch for it, `processes` got work inside; a counter does not see either.
     `raised` names modules whose call ended half way, by an error that the block outlived.
-    `by_operator` has the operators that did any contraction work, most first.
+    `by_operator` has the operators that did any contraction work, most first. `held` has the bytes
+    alive at the peak by what they are: weights, inputs, activations, gradients, optimizer. `traced`
+    tells that no operator computed anything, `why_executed` why they had to. `unopened` names classes of modules that keep
+    weights in a form of unknown size.
     """
 
     operators: int
@@ -81,6 +85,15 @@ class Count:
     processes: tuple[str, ...] = ()
     raised: tuple[str, ...] = ()
     by_operator: tuple[OperatorWork, ...] = ()
+    held: tuple[tuple[str, int], ...] = ()
+    traced: bool = False
+    why_executed: str = ""
+    unopened: tuple[str, ...] = ()
+
+    @property
+    def method(self) -> str:
+        """How it was counted: "traced" on shapes alone, or "executed"."""
+        return "traced" if self.traced else "executed"
 
     def as_one_call(self) -> Count:
         """Return the same count with every gradient taken inside as a part of the call itself."""
@@ -94,6 +107,19 @@ class Count:
         )
 
 
+class Entry(Protocol):
+    """What a call costs, as it is logged."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def flops(self) -> int | None: ...
+    @property
+    def kernels(self) -> int: ...
+    @property
+    def devices(self) -> tuple[str, ...]: ...
+
+
 class Ledger:
     """The book of a run: sums by owner and direction, written operator by operator."""
 
@@ -101,6 +127,8 @@ class Ledger:
         self.operators = 0
         self.backward = False
         self.devices: dict[str, None] = {}
+        self.unopened: list[str] = []
+        self.log: list[tuple[Entry, int]] = []  # of calls in a forward, and of which module
         self._flops: dict[tuple[int, bool], int] = {}
         self._kernels: dict[tuple[int, bool], int] = {}
         self._by_operator: dict[str, tuple[int, int]] = {}
@@ -139,12 +167,15 @@ class Ledger:
         *,
         peak: int,
         forward_peak: int,
-        at_peak: Mapping[int, int],
+        at_peak: Mapping[tuple[int, Kind], int],
         threads: tuple[str, ...],
         processes: tuple[str, ...],
+        traced: bool = False,
     ) -> Count:
         """Resolve owners to modules, and return the count."""
+        self._read_log()
         known = places(tracker)
+        held = {kind: sum(n for (_, of), n in at_peak.items() if of == kind) for kind in KINDS}
         return Count(
             operators=self.operators,
             flops=sum(self._flops.values()),
@@ -168,7 +199,26 @@ class Ledger:
                     self._by_operator.items(), key=lambda row: (-row[1][1], row[0])
                 )
             ),
+            held=tuple((kind, nbytes) for kind, nbytes in held.items() if nbytes),
+            traced=traced,
+            unopened=tuple(dict.fromkeys(self.unopened)),
         )
+
+    def _read_log(self) -> None:
+        flops, kernels, by_operator = self._flops, self._kernels, self._by_operator
+        devices: dict[tuple[str, ...], None] = {}
+        for entry, owner in self.log:
+            key = (owner, False)
+            if entry.flops:
+                calls, before = by_operator.get(entry.name, (0, 0))
+                by_operator[entry.name] = calls + 1, before + entry.flops
+                flops[key] = flops.get(key, 0) + entry.flops
+            if entry.kernels:
+                kernels[key] = kernels.get(key, 0) + 1
+            devices[entry.devices] = None
+        self.operators += len(self.log)
+        self.devices.update((device, None) for found in devices for device in found)
+        self.log.clear()
 
     def _told(self, key: tuple[str, int, bool, bool], place: tuple[str, str]) -> Uncounted:
         (operator, _, backward, unseen), (calls, shapes, remedy) = key, self._uncounted[key]
@@ -178,36 +228,30 @@ class Ledger:
         self,
         tracker: ModuleTracker,
         known: Mapping[int, tuple[str, str]],
-        at_peak: Mapping[int, int],
+        at_peak: Mapping[tuple[int, Kind], int],
     ) -> tuple[ModuleWork, ...]:
         roots = outermost(tracker.tops)
         types = {"": class_name(roots[0]) if len(roots) == 1 else ""}
-        own: dict[str, list[int]] = {"": [0, 0, 0]}
+        own: dict[str, list[int]] = {known[owner][0]: [0, 0, 0] for owner in tracker.called}
         for path, kind in known.values():
-            types.setdefault(path, kind)
-        for owner in tracker.called:
-            own.setdefault(known[owner][0], [0, 0, 0])
+            if path not in types:
+                types[path] = kind
         amounts = [(0, owner, n) for (owner, _), n in self._flops.items()]
         amounts += [(1, owner, n) for (owner, _), n in self._kernels.items()]
-        amounts += [(2, owner, n) for owner, n in at_peak.items() if n]
+        amounts += [(2, owner, n) for (owner, _), n in at_peak.items() if n]
         for column, owner, amount in amounts:
-            path = known[owner][0] if owner != NOWHERE and owner in known else ""
-            own.setdefault(path, [0, 0, 0])[column] += amount
-        total: dict[str, list[int]] = {}
-        for path, mine in own.items():
-            for above in _with_ancestors(path):
-                sums = total.setdefault(above, [0, 0, 0])
-                for column in range(3):
-                    sums[column] += mine[column]
-        owners = {owner for _, owner, _, _ in self._uncounted}
-        incomplete = {
-            above for owner in owners for above in _with_ancestors(known.get(owner, ("", ""))[0])
-        }
+            path = known[owner][0] if owner in known else ""
+            mine = own.get(path)
+            if mine is None:
+                mine = own[path] = [0, 0, 0]
+            mine[column] += amount
+        lacking = {known.get(owner, ("", ""))[0]: (1,) for _, owner, _, _ in self._uncounted}
+        incomplete = add_up(lacking, types, 1) if lacking else {}
         rows = []
-        for path in sorted(total, key=list(types).index):
-            (flops, kernels, memory), sums = own.get(path, [0, 0, 0]), total[path]
-            pairs = (flops, sums[0], kernels, sums[1], memory, sums[2])
-            rows.append(ModuleWork(path, types[path], *pairs, path not in incomplete))
+        for path, (flops, kernels, memory) in add_up(own, types, 3).items():
+            mine = own.get(path) or [0, 0, 0]
+            row = (path, types[path], mine[0], flops, mine[1], kernels, mine[2], memory)
+            rows.append(ModuleWork(*row, complete=path not in incomplete))
         return tuple(rows)
 
 
@@ -217,8 +261,3 @@ def _forward(amounts: Mapping[tuple[int, bool], int]) -> int:
 
 def _named(path: str, kind: str) -> str:
     return kind if path in ("", kind) else f"{path} ({kind})"
-
-
-def _with_ancestors(path: str) -> list[str]:
-    parts = path.split(".") if path else []
-    return [".".join(parts[:depth]) for depth in range(len(parts) + 1)]

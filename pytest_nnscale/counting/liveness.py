@@ -1,122 +1,201 @@
-"""Live bytes over a run: their peak, and who holds it.
+"""Live bytes over a run: their peak, and who holds what of it.
 
 Counts: every tensor storage that an operator takes or returns, once, by identity; views add
 nothing. What existed before the run counts throughout, what is made inside counts from the
 operator that made it until it is freed. Meta tensors count with their nominal size, sparse ones by
 their parts. Not: kernels' private workspaces, allocator caches, objects that hold no tensor.
+
+Births and deaths are only noted while the run lasts, in their order; their sum is taken afterwards.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections import deque
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
+Kind = Literal["weights", "inputs", "activations", "gradients", "optimizer"]
+# Of all that is held: parameters and buffers of modules; what else was there before the run; and
+# what was made outside backward passes, in them, and in the step of an optimiser.
+KINDS: tuple[Kind, ...] = ("weights", "inputs", "activations", "gradients", "optimizer")
 
-class _Holding(weakref.ref[Any]):
-    """A weak reference to one storage, with its bytes, who made it, and when."""
+_MANY = 1 << 16  # events are summed when there are this many, so that a long run keeps few
 
-    __slots__ = ("buried", "inside", "key", "nbytes", "owner")
-    key: int
-    nbytes: int
+
+class Holder(Protocol):
+    """Whom bytes are booked on: a module, by its id, and the kind of thing they are."""
+
     owner: int
-    inside: bool
-    buried: bool
+    kind: Kind
+
+
+class MadeBy:
+    """The holder of all that one module made of one kind."""
+
+    __slots__ = ("kind", "owner")
+
+    def __init__(self, owner: int, kind: Kind) -> None:
+        self.owner, self.kind = owner, kind
+
+
+class Lifeline:
+    """Bytes that a tensor without storage stands for; they are freed when it is."""
+
+    __slots__ = ("holder", "nbytes", "note")
+
+    def __init__(self, note: Callable[[tuple[Holder, int]], None], holder: Holder, nbytes: int):
+        self.note, self.holder, self.nbytes = note, holder, nbytes
+        note((holder, nbytes))
+
+    def __del__(self) -> None:
+        self.note((self.holder, -self.nbytes))
+
+
+class _Storage:
+    """One real storage: its bytes, whom they are booked on, and whether it was made inside."""
+
+    __slots__ = ("inside", "kind", "nbytes", "owner", "reference")
+
+    def __init__(self, nbytes: int, owner: int, kind: Kind, *, inside: bool) -> None:
+        self.nbytes, self.owner, self.kind, self.inside = nbytes, owner, kind, inside
+        self.reference: Callable[[], Any] = lambda: None
 
 
 class Liveness:
     """Follows the bytes of tensor storages; owners are whatever ints the caller uses."""
 
     def __init__(self) -> None:
-        self.live = 0
-        self.peak = 0
-        self.at_peak: dict[int, int] = {}
-        self._by_owner: dict[int, int] = {}
-        self._holdings: dict[int, _Holding] = {}
-        # Storages die at any time, in any thread: what died is only noted, and booked later.
-        self._died: deque[_Holding] = deque()
+        self._events: list[tuple[Holder, int]] = []
+        self.note = self._events.append
+        self._before: dict[Holder, int] = {}
+        self._storages: dict[int, _Storage] = {}
+        self._live = self._inside_peak = 0
+        self._held: dict[Holder, int] = {}
+        self._at_inside_peak: dict[Holder, int] = {}
 
-    def existed(self, tensor: Tensor, owner: int) -> None:
+    @property
+    def peak(self) -> int:
+        """The most bytes that were alive so far."""
+        self._sum_up()
+        return self._inside_peak + sum(self._before.values())
+
+    @property
+    def at_peak(self) -> Mapping[tuple[int, Kind], int]:
+        """Who held them then: bytes by owner and kind."""
+        self._sum_up()
+        found: dict[tuple[int, Kind], int] = {}
+        # What existed before was alive at the peak, also if it was first seen later.
+        for part in (self._before, self._at_inside_peak):
+            for holder, nbytes in part.items():
+                key = (holder.owner, holder.kind)
+                found[key] = found.get(key, 0) + nbytes
+        return found
+
+    def existed(self, tensor: Tensor, owner: int, kind: Kind = "inputs") -> None:
         """Book a tensor that was there before the run; one made inside stays that."""
         for storage, key, nbytes in _storages(tensor):
-            holding = self._known(storage, key, nbytes)
-            if holding is None:
-                self._hold(storage, key, nbytes, owner, inside=False)
-                # It was alive at the peak, too, before it was first seen.
-                self.peak += nbytes
-                self.at_peak[owner] = self.at_peak.get(owner, 0) + nbytes
-            elif holding.owner == 0 and owner != 0:
-                self._book(0, -holding.nbytes)
-                self._book(owner, holding.nbytes)
-                if not holding.inside:
-                    self.at_peak[0] -= holding.nbytes
-                    self.at_peak[owner] = self.at_peak.get(owner, 0) + holding.nbytes
-                holding.owner = owner
+            known = self._known(storage, key, nbytes)
+            if known is None:
+                known = self._hold(storage, key, nbytes, owner, kind, inside=False)
+                self._before[known] = nbytes
+            elif known.owner == 0 and owner != 0:
+                known.owner, known.kind = owner, kind
 
-    def made(self, tensor: Tensor, owner: int) -> None:
+    def weights(self, storages: Iterable[Any], keys: Iterable[int], owners: Iterable[int]) -> None:
+        """Book storages that modules keep, before they run: as `existed` does, many at once."""
+        for storage, key, owner in zip(storages, keys, owners, strict=True):
+            if key not in self._storages:
+                nbytes = storage.nbytes()
+                found = self._storages[key] = _Storage(nbytes, owner, "weights", inside=False)
+                found.reference = weakref.ref(storage)
+                self._before[found] = nbytes
+
+    def keeps(self, nbytes: int, owner: int) -> None:
+        """Book bytes of weights that are there throughout, and have no storage to follow."""
+        self._before[MadeBy(owner, "weights")] = nbytes
+
+    def made(self, tensor: Tensor, owner: int, kind: Kind = "activations") -> None:
         """Book a tensor that an operator returned."""
         for storage, key, nbytes in _storages(tensor):
             if self._known(storage, key, nbytes) is None:
-                self._hold(storage, key, nbytes, owner, inside=True)
+                self.note((self._hold(storage, key, nbytes, owner, kind, inside=True), nbytes))
 
     def is_inside(self, tensor: Tensor) -> bool:
         """Tell whether a tensor's storage was made during the run."""
         for storage, key, nbytes in _storages(tensor):
-            holding = self._known(storage, key, nbytes)
-            if holding is None or not holding.inside:
+            known = self._known(storage, key, nbytes)
+            if known is None or not known.inside:
                 return False
         return True
 
     def settle(self) -> None:
-        """Take the present as the peak if it is one; to be called after each operator."""
-        self._bury()
-        if self.live > self.peak:
-            self.peak = self.live
-            self.at_peak = self._by_owner.copy()
+        """Keep the notes short; to be called now and then."""
+        if len(self._events) > _MANY:
+            self._sum_up()
 
     def close(self) -> None:
         """Stop following."""
-        self._holdings.clear()
+        self._sum_up()
+        for storage in self._storages.values():
+            storage.reference = lambda: None
+        self._storages.clear()
 
-    def _hold(self, storage: Any, key: int, nbytes: int, owner: int, *, inside: bool) -> None:
-        holding = _Holding(storage, self._died.append)
-        holding.key, holding.nbytes, holding.owner = key, nbytes, owner
-        holding.inside, holding.buried = inside, False
-        self._holdings[key] = holding
-        self._book(owner, nbytes)
+    def _hold(
+        self, storage: Any, key: int, nbytes: int, owner: int, kind: Kind, *, inside: bool
+    ) -> _Storage:
+        found = _Storage(nbytes, owner, kind, inside=inside)
+        if not inside:  # counts throughout, whenever it dies
+            found.reference = weakref.ref(storage)
+            self._storages[key] = found
+            return found
 
-    def _known(self, storage: Any, key: int, nbytes: int) -> _Holding | None:
-        holding = self._holdings.get(key)
-        if holding is None:
+        def died(_: object) -> None:  # at any time, in any thread
+            self.note((found, -found.nbytes))
+            if self._storages.get(key) is found:
+                del self._storages[key]
+
+        found.reference = weakref.ref(storage, died)
+        self._storages[key] = found
+        return found
+
+    def _known(self, storage: Any, key: int, nbytes: int) -> _Storage | None:
+        known = self._storages.get(key)
+        if known is None or known.reference() is not storage:  # the address of one that died
             return None
-        if holding() is not storage:  # the address of one that died
-            self._forget(holding)
-            return None
-        if holding.nbytes != nbytes:
-            self._book(holding.owner, nbytes - holding.nbytes)
-            holding.nbytes = nbytes
-        return holding
+        if known.nbytes != nbytes:
+            grown = nbytes - known.nbytes
+            known.nbytes = nbytes
+            if known.inside:
+                self.note((known, grown))
+            else:
+                self._before[known] += grown
+        return known
 
-    def _bury(self) -> None:
-        while self._died:
-            self._forget(self._died.popleft())
+    def _sum_up(self) -> None:
+        events = self._events[:]
+        del self._events[: len(events)]
+        live, peak, place = self._live, self._inside_peak, 0
+        for number, (_, change) in enumerate(events, 1):
+            live += change
+            if live > peak:
+                peak, place = live, number
+        self._live, self._inside_peak = live, peak
+        for holder, change in events[:place]:
+            self._hold_more(holder, change)
+        if place:
+            self._at_inside_peak = self._held.copy()
+        for holder, change in events[place:]:
+            self._hold_more(holder, change)
 
-    def _forget(self, holding: _Holding) -> None:
-        if holding.buried:
-            return
-        holding.buried = True
-        if self._holdings.get(holding.key) is holding:
-            del self._holdings[holding.key]
-        if holding.inside:
-            self._book(holding.owner, -holding.nbytes)
-
-    def _book(self, owner: int, nbytes: int) -> None:
-        self.live += nbytes
-        self._by_owner[owner] = self._by_owner.get(owner, 0) + nbytes
+    def _hold_more(self, holder: Holder, change: int) -> None:
+        held = self._held.get(holder, 0) + change
+        if held:
+            self._held[holder] = held
+        else:
+            self._held.pop(holder, None)
 
 
 _PARTS: dict[torch.layout, tuple[Callable[[Tensor], Tensor], ...]] = {

@@ -12,8 +12,8 @@ from __future__ import annotations
 import sys
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,37 +22,46 @@ from torch.nn.modules.module import (
     register_module_forward_pre_hook,
 )
 
-from pytest_nnscale.naming import class_name, is_shell, named_parts
+from pytest_nnscale.naming import class_name, is_shell, named_parts, parts_of
+
+_thread = threading.get_ident
+_autograd_node = torch._C._current_autograd_node
+# An exception is compared by identity: holding on to it would keep the tensors of its frames alive.
+_error: Callable[[], BaseException | None] = getattr(
+    sys,
+    "exception",
+    lambda: sys.exc_info()[1],  # new in Python 3.11
+)
+_sequence_number = torch.autograd._get_sequence_nr  # type: ignore[attr-defined]
 
 NOWHERE = 0  # the owner of what runs outside any module; other owners are ids of modules
 
 
-class _Running(NamedTuple):
-    """A module on the stack: was it entered inside a backward, and while which error was handled."""
-
-    module: nn.Module
-    in_backward: bool
-    handling: int
+# A module on the stack: its id, itself, was it entered inside a backward, and while which error was
+# handled. A plain tuple, as one is made at every call of a module.
+_Running = tuple[int, nn.Module, bool, int]
 
 
 class ModuleTracker:
     """Follows, by process-wide hooks, which module runs; needs no change to any module.
 
-    `entered` is called with each module before it runs, in the thread of `start`. Calls of
-    modules in other threads are only noted, by the name of the thread. `roots` are models whose
-    parts may be called without them, as `model.forward(x)` does. `left` is called with each
-    module that returned. `raised` are the modules that an exception left, and with them the call.
+    `entered` is called with each module before it first runs, in the thread of `start`, and
+    whenever a compiled shell is entered. Calls of modules in other threads are only noted, by the
+    name of the thread. `roots` are models whose parts may be called without them, as
+    `model.forward(x)` does. `left` is called with each module that returned. `raised` are the
+    modules that an exception left, and with them the call.
     """
 
     def __init__(
         self,
         entered: Callable[[nn.Module], None],
         roots: Iterable[nn.Module] = (),
-        left: Callable[[nn.Module], None] = lambda _module: None,
+        left: Callable[[nn.Module], None] | None = None,
     ) -> None:
         self._entered, self._left = entered, left
         self._home = threading.get_ident()
-        self._stacks: dict[int, list[_Running]] = {}
+        self.stack: list[_Running] = []  # of the home thread
+        self._stacks: dict[int, list[_Running]] = {self._home: self.stack}
         self._numbers: list[int] = []
         self._owners: list[int] = []
         self._handles: list[Any] = []
@@ -73,87 +82,100 @@ class ModuleTracker:
         """Take the hooks off, whatever happened meanwhile."""
         while self._handles:
             self._handles.pop().remove()
-        left_behind = self._stacks.get(self._home)
-        if left_behind and not left_behind[0].in_backward:
-            self.raised.append(left_behind[0].module)  # torch ran no hook: see _leave
+        if self.stack and not self.stack[0][2]:
+            self.raised.append(self.stack[0][1])  # torch ran no hook: see _leave
+        self.stack.clear()
         self._stacks.clear()
 
     @property
     def in_call(self) -> bool:
         """Tell whether the home thread is calling a module, other than from a backward pass."""
-        stack = self._stacks.get(self._home)
-        return stack is not None and len(stack) > 0 and not stack[0].in_backward
+        return len(self.stack) > 0 and not self.stack[0][2]
 
     def owner(self, node: Any) -> int:
         """Return the id of the module that runs, or that made the autograd node which runs."""
-        stack = self._stacks.get(threading.get_ident())
-        running = id(stack[-1].module) if stack else NOWHERE
+        stack = self._stacks.get(_thread())
+        running = stack[-1][0] if stack else NOWHERE
         # Checkpointing runs a forward inside the backward; that is work of who runs it.
-        if node is None or (stack and stack[-1].in_backward):
+        if node is None or (stack and stack[-1][2]):
             return running
         position = bisect_right(self._numbers, node._sequence_nr()) - 1
         # AccumulateGrad has the largest number there is, and lies behind the last exit.
         return (self._owners[position] if position >= 0 else NOWHERE) or running
 
     def _enter(self, module: nn.Module, _args: object) -> None:
-        if is_shell(module):  # a shell: the module in it is called next
-            self._entered(module)
-            return
-        thread = threading.get_ident()
-        in_backward = torch._C._current_autograd_node() is not None
-        if thread != self._home and not in_backward:
+        thread, owner = _thread(), id(module)
+        in_backward = _autograd_node() is not None
+        if thread == self._home:
+            stack = self.stack
+        elif in_backward:
+            stack = self._stacks.setdefault(thread, [])
+        else:
             self.elsewhere.setdefault(threading.current_thread().name)
             return
-        stack = self._stacks.setdefault(thread, [])
-        if id(module) not in self.called:
-            self.called[id(module)] = module
-            self.callers[id(module)] = id(stack[-1].module) if stack else NOWHERE
+        if owner not in self.called:
+            if is_shell(module):  # a shell: the module in it is called next
+                self._entered(module)
+                return
+            self.called[owner] = module
+            self.callers[owner] = stack[-1][0] if stack else NOWHERE
+            self._found_top(module, stack, in_backward=in_backward)
+            self._entered(module)
+        elif not stack:
+            self._found_top(module, stack, in_backward=in_backward)
+        stack.append((owner, module, in_backward, id(_error())))
+        if thread == self._home:
+            self._note(owner)
+
+    def _found_top(
+        self, module: nn.Module, stack: Sequence[_Running], *, in_backward: bool
+    ) -> None:
         if not stack and not in_backward and all(module is not top for top in self.tops):
             self.tops.append(module)
-        self._entered(module)
-        stack.append(_Running(module, in_backward, _handled()))
-        self._note(thread, id(module))
 
     def _leave(self, module: nn.Module, _args: object, _output: object) -> None:
-        thread = threading.get_ident()
-        stack = self._stacks.get(thread, [])
-        if all(module is not running.module for running in stack):
+        thread, owner = _thread(), id(module)
+        stack = self.stack if thread == self._home else self._stacks.get(thread, [])
+        if not stack or (stack[-1][0] != owner and all(owner != each[0] for each in stack)):
             return
-        while (left := stack.pop()).module is not module:
+        while (left := stack.pop())[0] != owner:
             pass  # left by an exception that is no Exception: torch runs no hooks then
-        self._note(thread, id(stack[-1].module) if stack else NOWHERE)
+        if thread == self._home:
+            self._note(stack[-1][0] if stack else NOWHERE)
         # torch runs this hook inside its `except` where the forward raised; that its output is
         # None would not tell, as a forward may return that.
-        if _handled() == left.handling:
-            self._left(module)
-        elif not stack and not left.in_backward:
+        _, _, in_backward, handling = left
+        if id(_error()) == handling:
+            if self._left is not None:
+                self._left(module)
+        elif not stack and not in_backward:
             self.raised.append(module)
 
-    def _note(self, thread: int, owner: int) -> None:
+    def _note(self, owner: int) -> None:
         # Every thread numbers its nodes by itself; those of the forward are in the home thread.
-        if thread == self._home:
-            self._numbers.append(torch.autograd._get_sequence_nr())  # type: ignore[attr-defined]
+        number = _sequence_number()
+        if self._numbers and self._numbers[-1] == number:
+            self._owners[-1] = owner  # no node was made since
+        else:
+            self._numbers.append(number)
             self._owners.append(owner)
-
-
-def _handled() -> int:
-    # By identity: an exception that is held on to keeps the tensors of its frames alive.
-    return id(sys.exc_info()[1])
 
 
 def outermost(tops: list[nn.Module]) -> tuple[nn.Module, ...]:
     """Drop from modules those that are part of another of them."""
-    parts = {id(part) for top in tops for part in top.modules() if part is not top}
+    if len(tops) == 1:
+        return tuple(tops)
+    parts = {id(part) for top in tops for part in parts_of(top) if part is not top}
     return tuple(top for top in tops if id(top) not in parts)
 
 
 def hidden(tracker: ModuleTracker) -> list[nn.Module]:
     """Return the modules called that are no registered part of a root, and keep something."""
-    parts = {id(part) for top in tracker.tops for part in top.modules()}
+    parts = {id(part) for top in tracker.tops for part in parts_of(top)}
     return [
         module
         for owner, module in tracker.called.items()
-        if owner not in parts and any(_keeps_something(part) for part in module.modules())
+        if owner not in parts and any(_keeps_something(part) for part in parts_of(module))
     ]
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from pytest_nnscale.counting.writes import writes_to
+from pytest_nnscale.naming import parts_of
 
 
 class ParametersRead:
@@ -43,7 +44,14 @@ class ParametersRead:
 
     def outside(self, modules: Iterable[nn.Module]) -> tuple[Tensor, ...]:
         """Return those that belong to none of some modules; for the dead ones a meta tensor."""
-        inside = {id(p) for module in modules for p in module.parameters()}
+        if not self._notes:
+            return ()
+        inside = {
+            id(parameter)
+            for module in modules
+            for part in parts_of(module)
+            for parameter in part._parameters.values()
+        }
         found = []
         for reference, shape, dtype, requires_grad in self._notes.values():
             tensor = reference()

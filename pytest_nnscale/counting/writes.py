@@ -22,6 +22,12 @@ _HIDDEN = {
 }
 
 
+_EVALUATED = frozenset(
+    getattr(torch.ops.aten, name)
+    for name in ("native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm")
+)
+
+
 def tensors_in(values: object) -> Iterator[Tensor]:
     """Give every tensor in nested lists, tuples and dicts."""
     if isinstance(values, Tensor):
@@ -36,7 +42,15 @@ def tensors_in(values: object) -> Iterator[Tensor]:
 
 def writes_to(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], tensor: Tensor) -> bool:
     """Tell whether an operator writes a tensor, which is among its arguments."""
-    return any(written is tensor for written in _written(func, args, kwargs))
+    return any(written is tensor for written in written_by(func, args, kwargs))
+
+
+def written_by(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
+    """Yield the tensors among the arguments of an operator that it writes."""
+    if _only_reads(func, args):
+        return
+    for position, name in _written_arguments(func):
+        yield from tensors_in(args[position] if position < len(args) else kwargs.get(name))
 
 
 class Writes:
@@ -61,11 +75,15 @@ class Writes:
         is_inside: Callable[[Tensor], bool],
     ) -> None:
         """Note what an operator that is about to run will write of what existed before."""
-        for tensor in _written(func, args, kwargs):
-            if id(tensor) not in self._written and not is_inside(tensor):
-                self._written[id(tensor)] = _Before(tensor)
-                if self._preserve:
-                    self._copy(tensor)
+        for tensor in written_by(func, args, kwargs):
+            self.note(tensor, is_inside)
+
+    def note(self, tensor: Tensor, is_inside: Callable[[Tensor], bool]) -> None:
+        """Note a tensor that is about to be written, where it existed before."""
+        if id(tensor) not in self._written and not is_inside(tensor):
+            self._written[id(tensor)] = _Before(tensor)
+            if self._preserve:
+                self._copy(tensor)
 
     def leaves(self, tensors: Iterable[Tensor], is_inside: Callable[[Tensor], bool]) -> None:
         """Note the gradient that earlier leaves have before a backward pass changes it."""
@@ -127,9 +145,9 @@ def _geometry(tensor: Tensor) -> tuple[Any, int, torch.Size, tuple[int, ...]] | 
         return None
 
 
-def _written(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
-    for position, name in _written_arguments(func):
-        yield from tensors_in(args[position] if position < len(args) else kwargs.get(name))
+def _only_reads(func: Any, args: tuple[Any, ...]) -> bool:
+    """Tell whether a batch norm uses its running statistics as they are."""
+    return getattr(func, "_overloadpacket", None) in _EVALUATED and args[5:6] == (False,)
 
 
 @functools.cache

@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pytest_nnscale.counting.stored import Inventory, Stored, take_inventory, why_incomplete
 from pytest_nnscale.measurement import Measurement, Metric, Share
 from pytest_nnscale.meters.pruned import count_nonzero, masks_of
-from pytest_nnscale.meters.stored import Stored, stored_tensors, why_incomplete
-from pytest_nnscale.naming import class_name, joint_name, named_parts
+from pytest_nnscale.naming import add_up, joint_name
 
 if TYPE_CHECKING:
     import torch
@@ -29,16 +29,18 @@ def measure_params(
     trainable: bool = False,
     nonzero: bool = False,
     elsewhere: Sequence[torch.Tensor] = (),
+    inventory: Inventory | None = None,
 ) -> Measurement:
     """Count the parameters of some models together; `trainable` those that need a gradient.
 
     `nonzero` counts the values that are not zero, under the masks of torch.nn.utils.prune.
-    `elsewhere` are parameters that ran too and belong to none of the models.
+    `elsewhere` are parameters that ran too and belong to none of the models. `inventory` is
+    that of the models, where it was taken already.
     """
-    tensors, unopened = stored_tensors(modules)
+    inventory = inventory or take_inventory(modules)
     counted = [
         kept
-        for kept in tensors
+        for kept in inventory.tensors
         if kept.kind in ("parameter", "packed") and (kept.tensor.requires_grad or not trainable)
     ]
     subject = joint_name(modules)
@@ -57,7 +59,7 @@ def measure_params(
 
     amounts = [(kept, amount(kept.tensor)) for kept in counted]
     total = sum(number for _, number in amounts)
-    shares = share_out(amounts, modules)
+    shares = share_out(amounts, inventory)
     uninitialised = [kept.path for kept in counted if kept.lazy]
     if uninitialised:
         return Measurement.nothing(
@@ -67,8 +69,8 @@ def measure_params(
             subject=subject,
         )
     strays = [tensor for tensor in elsewhere if tensor.requires_grad or not trainable]
-    if strays or unopened:
-        reason, remedy = why_incomplete(unopened, strays)
+    if strays or inventory.unopened:
+        reason, remedy = why_incomplete(inventory.unopened, strays)
         return Measurement.at_least(
             Metric.PARAMS,
             total + sum(map(amount, strays)),
@@ -81,17 +83,19 @@ def measure_params(
     return Measurement.exact(Metric.PARAMS, total, method="state", subject=subject, shares=shares)
 
 
-def share_out(
-    amounts: Sequence[tuple[Stored, int]], modules: Sequence[torch.nn.Module]
-) -> tuple[Share, ...]:
+def share_out(amounts: Sequence[tuple[Stored, int]], inventory: Inventory) -> tuple[Share, ...]:
     """Give each module its own amount and that of all below it; the root's path is empty."""
-    own: dict[str, int] = {}
-    total: dict[str, int] = {}
+    own: dict[str, list[int]] = {}
     for kept, amount in amounts:
-        own[kept.path] = own.get(kept.path, 0) + amount
-        names = kept.path.split(".") if kept.path else []
-        for depth in range(len(names) + 1):
-            above = ".".join(names[:depth])
-            total[above] = total.get(above, 0) + amount
-    types = {path: class_name(part) for path, part in named_parts(modules)}
-    return tuple(Share(path, types.get(path, ""), own.get(path, 0), total[path]) for path in total)
+        mine = own.get(kept.path)
+        if mine is None:
+            mine = own[kept.path] = [0]
+        mine[0] += amount
+    if not own:
+        return ()
+    types, nothing = inventory.types, (0,)
+    totals = add_up(own, types, 1)
+    return tuple(
+        Share(path, types.get(path, ""), own.get(path, nothing)[0], total)
+        for path, (total,) in totals.items()
+    )

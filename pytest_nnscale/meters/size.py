@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pytest_nnscale.measurement import Measurement, Metric
+from pytest_nnscale.counting.stored import Inventory, take_inventory, why_incomplete
+from pytest_nnscale.measurement import Deferred, Measurement, Metric
 from pytest_nnscale.meters.params import share_out
-from pytest_nnscale.meters.stored import stored_tensors, why_incomplete
 from pytest_nnscale.naming import joint_name
 
 if TYPE_CHECKING:
@@ -22,13 +22,18 @@ if TYPE_CHECKING:
 
 
 def measure_size(
-    modules: Sequence[torch.nn.Module], *, elsewhere: Sequence[torch.Tensor] = ()
+    modules: Sequence[torch.nn.Module],
+    *,
+    elsewhere: Sequence[torch.Tensor] = (),
+    inventory: Inventory | None = None,
 ) -> Measurement:
     """Sum the stored bytes of some models' parameters and buffers, shared storage once.
 
-    `elsewhere` are parameters that ran too and belong to none of the models.
+    `elsewhere` are parameters that ran too and belong to none of the models. `inventory` is
+    that of the models, where it was taken already.
     """
-    tensors, unopened = stored_tensors(modules)
+    inventory = inventory or take_inventory(modules)
+    tensors, unopened = inventory.tensors, inventory.unopened
     subject = joint_name(modules)
     lazy = [kept.path for kept in tensors if kept.lazy]
     if lazy:
@@ -41,7 +46,7 @@ def measure_size(
     seen: set[int] = set()
     amounts = [(kept, _bytes_of(kept.tensor, seen)) for kept in tensors]
     total = sum(amount for _, amount in amounts)
-    shares = share_out([(kept, amount) for kept, amount in amounts if amount], modules)
+    shares = Deferred(lambda: share_out([pair for pair in amounts if pair[1]], inventory))
     strays = sum(_bytes_of(tensor, seen) for tensor in elsewhere)
     if unopened or elsewhere:
         reason, remedy = why_incomplete(unopened, elsewhere)
@@ -59,8 +64,11 @@ def measure_size(
 
 def _bytes_of(tensor: torch.Tensor, seen: set[int]) -> int:
     """Sum the bytes of a tensor's storages that were not seen before."""
+    import torch
+
     total = 0
-    for part in _parts(tensor):
+    plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.layout is torch.strided
+    for part in (tensor,) if plain else _parts(tensor):
         if part.is_mkldnn:  # opaque: it has no storage to ask
             total += part.numel() * part.element_size()
             continue

@@ -109,11 +109,15 @@ def _structural(
         from pytest_nnscale.meters.params import measure_params
 
         return measure_params(
-            seen.modules, trainable=trainable, nonzero=nonzero, elsewhere=seen.elsewhere
+            seen.modules,
+            trainable=trainable,
+            nonzero=nonzero,
+            elsewhere=seen.elsewhere,
+            inventory=seen.inventory,
         )
     from pytest_nnscale.meters.size import measure_size
 
-    return measure_size(seen.modules, elsewhere=seen.elsewhere)
+    return measure_size(seen.modules, elsewhere=seen.elsewhere, inventory=seen.inventory)
 
 
 def _nothing(metric: Metric, seen: Observation) -> Measurement:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_nnscale.budget import Phase
-from pytest_nnscale.measurement import Measurement, Metric, Share
+from pytest_nnscale.measurement import Deferred, Measurement, Metric, Share
 
 if TYPE_CHECKING:
     from pytest_nnscale.counting.counter import Count, Uncounted
@@ -34,13 +34,25 @@ def measure_work(
         reason, remedy = unmeasured
         return Measurement.nothing(metric, reason=reason, remedy=remedy, subject=subject)
     value = _amount(metric, count, phase)
-    shares = _shares(metric, count) if phase == "training" or not count.backward else ()
+    whole = phase == "training" or not count.backward
+    shares = Deferred(lambda: _shares(metric, count) if whole else ())
     uncounted = [
         unknown
         for unknown in count.uncounted
         if (phase == "training" or not unknown.backward)
         and (unknown.unseen or metric in (Metric.FLOPS, Metric.MACS))
     ]
+    if metric is Metric.MEMORY and count.unopened:
+        return Measurement.at_least(
+            metric,
+            value,
+            reason=f"{count.unopened[0]} keeps weights packed in a form that cannot be opened here",
+            remedy="measure the model before it is packed",
+            method=count.method,
+            subject=subject,
+            shares=shares,
+            notes=notes,
+        )
     if uncounted:
         return Measurement.at_least(
             metric,
@@ -48,13 +60,13 @@ def measure_work(
             reason="; ".join(_describe(unknown) for unknown in uncounted[:3])
             + (f"; and {len(uncounted) - 3} more" if len(uncounted) > 3 else ""),
             remedy=uncounted[0].remedy,
-            method="executed",
+            method=count.method,
             subject=subject,
             shares=shares,
             notes=notes,
         )
     return Measurement.exact(
-        metric, value, method="executed", subject=subject, shares=shares, notes=notes
+        metric, value, method=count.method, subject=subject, shares=shares, notes=notes
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pytest_nnscale.naming import parts_of
 from pytest_nnscale.preservation.contents import KeptAttributes, KeptContents
 from pytest_nnscale.preservation.generators import Generators
 from pytest_nnscale.preservation.tensors import KeptTensor, is_uninitialised
@@ -43,9 +44,9 @@ class Keepsake:
     ) -> None:
         import torch
 
-        parts = {id(part): part for module in modules for part in module.modules()}
-        self._attributes = [KeptAttributes(part) for part in parts.values()]
+        parts = {id(part): part for module in modules for part in parts_of(module)}
         self._contents = KeptContents(inputs)
+        self._attributes = [KeptAttributes(part, self._contents) for part in parts.values()]
         self._tensors: dict[int, KeptTensor] = {}
         with torch.no_grad():
             for tensor in tensors:

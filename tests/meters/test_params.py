@@ -76,12 +76,12 @@ def test_a_lazy_module_is_unmeasured_not_zero():
 
 def test_a_pack_of_an_unknown_kind_makes_the_count_a_lower_bound(monkeypatch):
     """Weights may hide in any C++ object: then nothing is claimed."""
-    from pytest_nnscale.meters import stored
+    from pytest_nnscale.counting import stored
 
     def refuse(pack):
         raise RuntimeError("cannot be opened")
 
-    monkeypatch.setattr(stored, "_open", refuse)
+    monkeypatch.setattr(stored, "opened", refuse)
     measurement = pytest_nnscale.profile(quantised()).measurement("params")
     assert (measurement.lower, measurement.upper) == (0, None)
     assert "0._packed_params keeps weights packed" in measurement.reason

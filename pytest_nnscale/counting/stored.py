@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from pytest_nnscale.naming import named_parts
+from pytest_nnscale.naming import class_name, named_parts
 
 if TYPE_CHECKING:
     import torch
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """One tensor that a model keeps, and the path of the module that keeps it."""
 
     path: str
@@ -26,29 +26,45 @@ class Stored:
     lazy: bool = False
 
 
-def stored_tensors(modules: Sequence[torch.nn.Module]) -> tuple[list[Stored], list[str]]:
-    """List what some models keep, shared tensors once, and the paths of packs left unopened."""
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """What some models keep: each tensor once, and the paths of packs left unopened.
+
+    `types` has the class of every module by its path, in the order of the models.
+    """
+
+    modules: tuple[torch.nn.Module, ...]
+    tensors: tuple[Stored, ...]
+    unopened: tuple[str, ...]
+    types: dict[str, str]
+
+
+def take_inventory(modules: Sequence[torch.nn.Module]) -> Inventory:
+    """List what some models keep."""
     import torch
-    from torch.nn.parameter import UninitializedParameter
+    from torch.nn.parameter import is_lazy
 
     tensors: list[Stored] = []
     unopened: list[str] = []
+    types: dict[str, str] = {}
     seen: set[int] = set()
     frozen: set[tuple[int, ...]] = set()
-    for path, module in named_parts(modules):
-        named: list[tuple[Literal["parameter", "buffer"], torch.Tensor | None]] = [
-            *(("parameter", p) for p in module._parameters.values()),
-            *(("buffer", b) for b in module._buffers.values()),
-        ]
-        for kind, tensor in named:
-            if tensor is not None and id(tensor) not in seen:
-                seen.add(id(tensor))
-                lazy = isinstance(tensor, UninitializedParameter)
-                stored = torch.empty(0) if lazy else tensor
-                tensors.append(Stored(path, kind, stored, lazy))
+    named = [*named_parts(modules)]
+    packing = _any_packs([module for _, module in named])
+    for path, module in named:
+        types[path] = class_name(module)
+        for kind, kept in (("parameter", module._parameters), ("buffer", module._buffers)):
+            for tensor in kept.values() if kept else ():
+                if tensor is not None and id(tensor) not in seen:
+                    seen.add(id(tensor))
+                    lazy = bool(is_lazy(tensor))
+                    stored = torch.empty(0) if lazy else tensor
+                    tensors.append(Stored(path, kind, stored, lazy))  # type: ignore[arg-type]
+        if not packing:
+            continue
         try:
-            tensors += [Stored(path, "packed", tensor) for tensor in _unpacked(module)]
-            for tensor in _constants(module):
+            tensors += [Stored(path, "packed", tensor) for tensor in unpacked(module)]
+            for tensor in constants(module):
                 # The graphs of two methods share what they have in common.
                 place = (_address(tensor), *tensor.shape)
                 if place not in frozen:
@@ -56,7 +72,17 @@ def stored_tensors(modules: Sequence[torch.nn.Module]) -> tuple[list[Stored], li
                     tensors.append(Stored(path, "packed", tensor))
         except (AttributeError, RuntimeError, TypeError):
             unopened.append(path)
-    return tensors, unopened
+    return Inventory(tuple(modules), tuple(tensors), tuple(unopened), types)
+
+
+def _any_packs(modules: Sequence[torch.nn.Module]) -> bool:
+    """Tell whether any of some modules may keep weights in anything but tensors."""
+    import torch
+
+    if any(isinstance(module, torch.jit.ScriptModule) for module in modules):
+        return True
+    kept = chain.from_iterable(vars(module).values() for module in modules)
+    return torch.ScriptObject in {*map(type, kept)}
 
 
 def why_incomplete(unopened: Sequence[str], strays: Sequence[torch.Tensor]) -> tuple[str, str]:
@@ -77,11 +103,8 @@ def why_incomplete(unopened: Sequence[str], strays: Sequence[torch.Tensor]) -> t
     )
 
 
-def _unpacked(module: torch.nn.Module) -> Iterator[torch.Tensor]:
-    """Open what torch.ao's quantised modules pack: C++ objects with `unpack` or `__getstate__`.
-
-    Raises RuntimeError for a C++ object of any other kind, since weights may hide in it.
-    """
+def packs_of(module: torch.nn.Module) -> list[torch.ScriptObject]:
+    """Return the C++ objects that a module keeps, in which weights may be packed."""
     import torch
 
     if isinstance(module, torch.jit.ScriptModule):
@@ -89,12 +112,19 @@ def _unpacked(module: torch.nn.Module) -> Iterator[torch.Tensor]:
         kept = [getattr(module, "_packed_params", None)]
     else:
         kept = list(vars(module).values())
-    for pack in kept:
-        if isinstance(pack, torch.ScriptObject):
-            yield from _open(pack)
+    return [pack for pack in kept if type(pack) is torch.ScriptObject]
 
 
-def _constants(module: torch.nn.Module) -> Iterator[torch.Tensor]:
+def unpacked(module: torch.nn.Module) -> Iterator[torch.Tensor]:
+    """Open what torch.ao's quantised modules pack: C++ objects with `unpack` or `__getstate__`.
+
+    Raises RuntimeError for a C++ object of any other kind, since weights may hide in it.
+    """
+    for pack in packs_of(module):
+        yield from opened(pack)
+
+
+def constants(module: torch.nn.Module) -> Iterator[torch.Tensor]:
     """Yield the weights that are constants of a frozen module's graphs.
 
     Freezing drops the `training` flag. Without it, constants are what the code wrote as literals.
@@ -125,7 +155,7 @@ def _address(tensor: torch.Tensor) -> int:
     return id(tensor) if tensor.is_mkldnn or tensor.is_meta else tensor.data_ptr()
 
 
-def _open(pack: Any) -> Iterator[torch.Tensor]:
+def opened(pack: Any) -> Iterator[torch.Tensor]:
     kind = pack._type().qualified_name()
     if kind.endswith("LinearPackedParamsBase"):
         yield from _present(*_linear(pack))
@@ -164,7 +194,7 @@ def _leaves(tree: object) -> Iterator[torch.Tensor]:
         if tree.ndim:
             yield tree
     elif isinstance(tree, torch.ScriptObject):
-        yield from _open(tree)
+        yield from opened(tree)
     elif isinstance(tree, tuple | list):
         for branch in tree:
             yield from _leaves(branch)

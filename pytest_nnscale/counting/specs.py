@@ -1,0 +1,83 @@
+"""What is known of a tensor without its values: interned, so that equal ones are identical."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Spec:
+    """Shape, strides, offset, dtype and device of one strided tensor; made by `spec` alone."""
+
+    __slots__ = ("device", "dtype", "nbytes", "numel", "offset", "size", "stride")
+
+    def __init__(
+        self,
+        size: tuple[int, ...],
+        stride: tuple[int, ...],
+        offset: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.size, self.stride, self.offset = size, stride, offset
+        self.dtype, self.device = dtype, device
+        numel = 1
+        for length in size:
+            numel *= length
+        self.numel = numel
+        self.nbytes = extent(size, stride, offset) * dtype.itemsize
+
+    def __repr__(self) -> str:
+        return f"{self.dtype}{list(self.size)} by {list(self.stride)} on {self.device}"
+
+
+_interned: dict[tuple[Any, ...], Spec] = {}
+
+
+def spec(
+    size: tuple[int, ...],
+    stride: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+    offset: int = 0,
+) -> Spec:
+    """Return the one spec of these properties."""
+    key = (size, stride, offset, dtype, device)
+    found = _interned.get(key)
+    if found is None:
+        size, stride = tuple(map(int, size)), tuple(map(int, stride))
+        key = (size, stride, int(offset), dtype, device)
+        found = _interned[key] = Spec(size, stride, int(offset), dtype, device)
+    return found
+
+
+def spec_of(tensor: Tensor) -> Spec:
+    """Return the spec of a strided tensor as it is now."""
+    offset: Any = tensor.storage_offset()
+    return spec(tensor.shape, tensor.stride(), tensor.dtype, tensor.device, offset)
+
+
+def forget_specs() -> None:
+    """Let go of all specs; whatever is keyed by them has to go first."""
+    _interned.clear()
+
+
+def extent(size: tuple[int, ...], stride: tuple[int, ...], offset: int = 0) -> int:
+    """Return how many elements a storage needs to hold such a tensor."""
+    last = offset
+    for length, step in zip(size, stride, strict=True):
+        if length == 0:
+            return 0
+        last += (length - 1) * step
+    return last + 1
+
+
+def contiguous(size: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the strides of a contiguous tensor of some size."""
+    strides, step = [], 1
+    for length in reversed(size):
+        strides.append(step)
+        step *= max(length, 1)
+    return tuple(reversed(strides))

@@ -1,0 +1,129 @@
+"""Counts what a workload would do on a device, from shapes alone: nothing of it is computed.
+
+Counts what `counter` counts, along the path that the device takes. Does not compute contractions,
+nor any operator on more than a few thousand numbers; does not copy or write the model's tensors.
+Error sources: where values decide what runs (masks, `.item()`, routing), where TorchScript runs, and
+where an operator has no shape function, there is no trace: `gave_up` says why.
+Reference: torch._subclasses.fake_tensor, with which traces agree; it serves compilers and is slower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from pytest_nnscale.counting.counter import Counter
+from pytest_nnscale.counting.shapes import why_untraceable
+from pytest_nnscale.counting.specs import spec
+from pytest_nnscale.counting.standins import StandIns
+from pytest_nnscale.counting.tracing import TracingMode
+from pytest_nnscale.garbage import collected_later
+from pytest_nnscale.naming import class_name, kept_by
+from pytest_nnscale.preservation.outline import Outline
+from pytest_nnscale.workload import tensors_in
+
+
+class Tracer(Counter):
+    """A block of code that is counted on shapes alone, and leaves nothing behind; usable once.
+
+    `device` is where the block takes itself to run: what is on meta has stand-ins there, and with
+    `elsewhere` all that is on other devices, too. NeedsValues leaves the block where shapes are not enough; a model
+    that catches it makes the trace void all the same, so ask `gave_up`.
+    """
+
+    _mode: TracingMode
+    _outline: Outline
+    _traced = True
+
+    def __init__(
+        self, *, roots: Iterable[nn.Module], device: torch.device, elsewhere: bool = False
+    ) -> None:
+        self._device = device
+        super().__init__(preserve=True, roots=roots)
+        self._stand_ins = StandIns(device, self._liveness, everything=elsewhere)
+        self._script: Any = None
+
+    def _make_mode(self) -> TracingMode:
+        return TracingMode(*self._mode_parts(), device=self._device)
+
+    @property
+    def gave_up(self) -> str:
+        """Why there is no trace; an empty text where there is one."""
+        return self._mode.gave_up
+
+    def void(self, error: Exception) -> None:
+        """Say that an error ended the block, whoever raised it."""
+        text = " ".join(str(error).split())[:200]
+        self._mode.gave_up = self._mode.gave_up or f"{type(error).__name__}: {text}"
+
+    def take(self, tree: Any) -> Any:
+        """Take the roots and nested inputs into the trace, which runs; return the inputs for it.
+
+        Tensors that are elsewhere have stand-ins in what is returned.
+        """
+        self._keepsakes.append(Outline([], tensors_in(tree), inputs=tree))
+        for root in tuple(self._modules.tops):
+            self._entered(root)
+        inputs = self._stand_ins.inside(tree)
+        self.inputs(tensors_in(inputs))
+        return inputs
+
+    def __enter__(self) -> Tracer:
+        self._script = torch._C._last_executed_optimized_graph()
+        super().__enter__()
+        self._exits.enter_context(collected_later())
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            super().__exit__(kind, error, traceback)
+        finally:
+            # Casts of weights that autocast has kept are traced tensors.
+            torch.clear_autocast_cache()
+        if torch._C._last_executed_optimized_graph() is not self._script:
+            self._mode.gave_up = self._mode.gave_up or "TorchScript ran"
+        self._script = None
+
+    def restore(self) -> None:
+        """Put back what the block changed."""
+        self._stand_ins.restore()
+        super().restore()
+
+    def _keep(self, parts: Sequence[nn.Module]) -> None:
+        self._outline = Outline(parts)
+        self._keepsakes.append(self._outline)
+        if any(issubclass(kind, torch.ScriptObject) for kind in self._outline.kinds):
+            self._mode.give_up("weights are packed, and packed ones have no shape functions")
+
+    def _seen(self, parts: Sequence[nn.Module]) -> None:
+        """Take modules into the trace, before they run."""
+        for part in parts:
+            if isinstance(part, torch.jit.ScriptModule):
+                self._mode.give_up(f"{class_name(part)} runs in TorchScript")
+        places, owners = self._outline.places, self._outline.owners
+        tensors = places.tensors
+        if any(map(is_lazy, tensors)):
+            self._mode.give_up("a module is lazy and has no shapes yet")
+        self._liveness.weights(
+            places.storages, places.geometry[-1], [owners[id(tensor)] for tensor in tensors]
+        )
+        if len(owners) > len(tensors):  # sparse ones, for example
+            for part in parts:
+                for tensor in kept_by(part):
+                    self._liveness.existed(tensor, id(part), "weights")
+        self._stand_ins.put_into(parts)
+        # What is not traceable is looked at when it is used; so are stand-ins.
+        if not any(map(why_untraceable, tensors)):
+            sizes, strides, offsets, dtypes, devices, *_ = places.geometry
+            specs = map(spec, sizes, strides, dtypes, devices, offsets)
+            self._mode.inside.update(zip(map(id, tensors), specs, strict=True))
