@@ -87,24 +87,21 @@ def crosscheck(
     dtype: Annotated[str, typer.Option(help="dtype of the inputs; integers are zeros")] = "float32",
 ) -> None:
     """Print the FLOPs of one call beside those of every other counter that is installed."""
-    import torch
-
-    from pytest_nnscale.counting.counter import Counter
+    from pytest_nnscale.observing import count_apart
     from pytest_nnscale.peers import opinions
     from pytest_nnscale.report.crosscheck import crosscheck_lines
+    from pytest_nnscale.workload import Workload
 
     try:
         args = tuple(_tensor(shape, dtype, "cpu") for shape in input)
         model = load(target).eval()
         with _progress(target, quiet=False):
-            with Counter(roots=(model,)) as counter, torch.no_grad():
-                model(*args)
+            count = count_apart(Workload(model, args)).count()
             others = opinions(model, args)
     except BadOption as error:
         _stop(str(error))
     except Exception as error:
         _stop(f"{target} raised {_told(error)}")
-    count = counter.count()
     by_operator = {work.operator: work.flops for work in count.by_operator}
     unknown = tuple(dict.fromkeys(each.operator for each in count.uncounted))
     for line in crosscheck_lines(count.flops, by_operator, unknown, others):

@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING
 
 from pytest_nnscale.errors import CannotMeasure
 from pytest_nnscale.observation import Observation
-from pytest_nnscale.workload import Workload, gradients_for
+from pytest_nnscale.workload import Workload, gradients_for, same_device
 
 if TYPE_CHECKING:
     from pytest_nnscale.counting.counter import Counter
     from pytest_nnscale.counting.tracer import Tracer
 
 
-def observe(workload: Workload, *, runs: bool) -> Observation:
-    """Run a workload once so that nothing of it stays, and return what was seen; or do not run it."""
+def observe(workload: Workload, *, runs: bool, device: str | None = None) -> Observation:
+    """See what a workload does so that nothing of it stays; or do not run it.
+
+    `device` is where it takes itself to run, on shapes alone; without, where it lives.
+    """
     if not runs:
         return Observation(
             workload.subject,
@@ -26,17 +29,20 @@ def observe(workload: Workload, *, runs: bool) -> Observation:
             reason="nothing was run",
             remedy="hand over inputs: profile(model, args=(x,))",
         )
-    device = workload.device
-    counter = count_apart(workload)
+    counter = count_apart(workload, device)
+    if device is None or same_device(device, workload.device):
+        device = workload.device
+    count = counter.count()
     return Observation(
         workload.subject,
         counter.roots,
-        counter.count() if workload.phase == "training" else counter.count().as_one_call(),
+        count if workload.phase == "training" else count.as_one_call(),
         repeat=repeat_of(workload),
         guard=guard_of(workload, counter),
         phase=workload.phase,
         device=device,
         elsewhere=counter.parameters_elsewhere,
+        notes=(f"run for real: {count.why_executed}",) if count.why_executed else (),
     )
 
 
@@ -48,14 +54,21 @@ def guard_of(workload: Workload, counter: Counter) -> Callable[[], AbstractConte
     return lambda: preserved(counter.roots, touched, inputs=(workload.args, workload.kwargs))
 
 
-def count_apart(workload: Workload) -> Counter:
+def count_apart(workload: Workload, device: str | None = None) -> Counter:
     """Count a workload on shapes alone; where these are not enough, a run that is undone afterwards.
 
-    Errors of the model itself are those of the run.
+    Errors of the model itself are those of the run. CannotMeasure is raised where the workload
+    would have to be run and is not on `device`.
     """
-    tracer = _trace(workload)
+    tracer = _trace(workload, device)
     if not tracer.gave_up:
         return tracer
+    if device is not None and not same_device(device, workload.device):
+        raise CannotMeasure(
+            f"{workload.subject} is on {workload.device}, not on {device}, and shapes are not "
+            f"enough: {tracer.gave_up}",
+            remedy=f"move the model and its inputs to {device}",
+        )
     try:
         counter = _execute(workload)
     except (NotImplementedError, RuntimeError) as error:
@@ -69,17 +82,29 @@ def count_apart(workload: Workload) -> Counter:
     return counter
 
 
-def _trace(workload: Workload) -> Tracer:
+def _trace(workload: Workload, device: str | None = None) -> Tracer:
     import torch
 
     from pytest_nnscale.counting.tracer import Tracer
 
-    device = torch.device(workload.device)
-    if device.type == "meta":
-        device = torch.device("cpu")
-    tracer = Tracer(roots=workload.modules, device=device)
+    home = torch.device(workload.device)
+    elsewhere = device is not None and not same_device(device, workload.device)
+    target = torch.device(device) if device is not None and elsewhere else home
+    if target.type == "meta":
+        target = torch.device("cpu")
+    elif target.type != "cpu" and target.index is None:
+        target = torch.device(target.type, 0)
+    driverless = target.type == "cuda" and not torch.cuda.is_available()
+    if driverless and workload.phase == "training":
+        raise CannotMeasure(
+            f"a training step on {target.type} cannot be traced on a machine without its driver",
+            remedy="trace it for the CPU, or run it where a GPU is",
+        )
+    tracer = Tracer(roots=workload.modules, device=target, elsewhere=elsewhere)
+    # For a gradient autograd would ask the driver for a stream, and end the process.
+    gradients = torch.inference_mode() if driverless else gradients_for(workload.phase)
     try:
-        with tracer, gradients_for(workload.phase):
+        with tracer, gradients:
             args, kwargs = tracer.take((workload.args, dict(workload.kwargs)))
             replace(workload, args=args, kwargs=kwargs).run()
     except Exception as error:

@@ -39,8 +39,10 @@ def profile(
     Without `args` and `kwargs` only params and size are measured, and nothing runs; a call without
     inputs is `args=()`. `phase="training"` adds the backward pass of the summed outputs.
     `metrics` names what to measure ("params", "flops", "macs", "size", "memory", "kernels",
-    "latency", "energy"); the exact ones are the default. `device` states where the model has to
-    be: BadWorkload is raised where it is elsewhere. In training, `loss` takes the output and
+    "latency", "energy"); the exact ones are the default. They are counted on shapes alone, and by a
+    run only where values decide what happens. `device` is where the model takes itself to run, with
+    the kernels that it would have there; without, it is where the model lives, and the CPU for one
+    on meta. BadWorkload is raised where time or energy is asked for and the model is elsewhere. In training, `loss` takes the output and
     returns what is minimised in place of the sum, and `optimizer` takes the parameters and returns
     an optimiser whose first step is part of the work, such as `torch.optim.AdamW`. Errors of the
     model itself pass through.
@@ -51,12 +53,16 @@ def profile(
     runs = args is not None or kwargs is not None
     wanted = _metrics(metrics, runs=runs)
     structural = workload.modules and all(metric.structural for metric in wanted)
-    observation = observe(workload, runs=runs and not structural)
-    if device is not None and not same_device(str(device), observation.device):
+    sampled = any(metric.sampled for metric in wanted)
+    if sampled and device is not None and not same_device(str(device), workload.device):
         raise BadWorkload(
-            f"device={str(device)!r}, but the model and its inputs are on {observation.device!r}"
+            f"device={str(device)!r}, but the model and its inputs are on {workload.device!r}, where "
+            "time and energy would be measured"
         )
-    with collected_later() if not any(m.sampled for m in wanted) else nullcontext():
+    observation = observe(
+        workload, runs=runs and not structural, device=None if device is None else str(device)
+    )
+    with nullcontext() if sampled else collected_later():
         return profile_of(observation, wanted)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -76,16 +77,31 @@ class Workload:
 
         A step is the call, the loss, the backward pass, and the first step of a new optimiser.
         Without a loss it is the sum of all outputs that need a gradient; without an optimiser
-        there is no step of one. Raises CannotMeasure where nothing needs a gradient.
+        there is no step of one. An optimiser that evaluates the model itself, as LBFGS does, gets
+        the call, the loss and the backward pass as its closure. Raises CannotMeasure where nothing
+        needs a gradient.
         """
         if self.phase == "inference":
             return self.call()
+        if self.optimizer is None:
+            return self._backward()[0]
+        optimizer = self.optimizer(p for model in self.modules for p in model.parameters())
+
+        def evaluate() -> Any:
+            optimizer.zero_grad()
+            return self._backward()
+
+        closure = inspect.signature(optimizer.step).parameters.get("closure")
+        if closure is not None and closure.default is inspect.Parameter.empty:
+            return optimizer.step(lambda: sum(loss.detach().sum() for loss in evaluate()[1]))
+        output, _ = evaluate()
+        optimizer.step()
+        return output
+
+    def _backward(self) -> tuple[Any, list[torch.Tensor]]:
+        """Call the model, take the gradient of the loss; return the output and what was summed."""
         import torch
 
-        optimizer = None
-        if self.optimizer is not None:
-            optimizer = self.optimizer(p for model in self.modules for p in model.parameters())
-            optimizer.zero_grad()
         with torch.enable_grad():
             output = self.call()
             judged = output if self.loss is None else self.loss(output)
@@ -98,9 +114,7 @@ class Workload:
                 )
             # The gradient of a sum is one everywhere: given so, the loss itself costs nothing.
             torch.autograd.backward(differentiable, [torch.ones_like(t) for t in differentiable])
-        if optimizer is not None:
-            optimizer.step()
-        return output
+        return output, differentiable
 
     @property
     def tensors(self) -> tuple[torch.Tensor, ...]:

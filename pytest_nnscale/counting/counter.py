@@ -189,8 +189,10 @@ class Counter:
             self._exits.enter_context(torch.compiler.set_stance("force_eager"))
 
     def _entered(self, module: nn.Module) -> None:
+        if id(module) in self._known:
+            return
         self._force_eager()
-        if is_shell(module) or id(module) in self._known:
+        if is_shell(module):
             return
         new = [part for part in parts_of(module) if id(part) not in self._known]
         self._known.update((id(part), part) for part in new)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import accumulate
 from typing import Any, Literal, Protocol
 
 import torch
@@ -72,6 +73,7 @@ class Liveness:
         self.note = self._events.append
         self._before: dict[Holder, int] = {}
         self._storages: dict[int, _Storage] = {}
+        self._lasting: set[int] = set()  # of `weights`, by their identity
         self._live = self._inside_peak = 0
         self._held: dict[Holder, int] = {}
         self._at_inside_peak: dict[Holder, int] = {}
@@ -97,6 +99,8 @@ class Liveness:
     def existed(self, tensor: Tensor, owner: int, kind: Kind = "inputs") -> None:
         """Book a tensor that was there before the run; one made inside stays that."""
         for storage, key, nbytes in _storages(tensor):
+            if key in self._lasting:
+                continue
             known = self._known(storage, key, nbytes)
             if known is None:
                 known = self._hold(storage, key, nbytes, owner, kind, inside=False)
@@ -105,13 +109,16 @@ class Liveness:
                 known.owner, known.kind = owner, kind
 
     def weights(self, storages: Iterable[Any], keys: Iterable[int], owners: Iterable[int]) -> None:
-        """Book storages that modules keep, before they run: as `existed` does, many at once."""
+        """Book storages that modules keep and that outlive the run: as `existed` does, at once."""
+        holders: dict[int, Holder] = {}
         for storage, key, owner in zip(storages, keys, owners, strict=True):
-            if key not in self._storages:
-                nbytes = storage.nbytes()
-                found = self._storages[key] = _Storage(nbytes, owner, "weights", inside=False)
-                found.reference = weakref.ref(storage)
-                self._before[found] = nbytes
+            if key not in self._lasting and key not in self._storages:
+                self._lasting.add(key)
+                holder = holders.get(owner)
+                if holder is None:
+                    holder = holders[owner] = MadeBy(owner, "weights")
+                    self._before[holder] = 0
+                self._before[holder] += storage.nbytes()
 
     def keeps(self, nbytes: int, owner: int) -> None:
         """Book bytes of weights that are there throughout, and have no storage to follow."""
@@ -120,7 +127,7 @@ class Liveness:
     def made(self, tensor: Tensor, owner: int, kind: Kind = "activations") -> None:
         """Book a tensor that an operator returned."""
         for storage, key, nbytes in _storages(tensor):
-            if self._known(storage, key, nbytes) is None:
+            if key not in self._lasting and self._known(storage, key, nbytes) is None:
                 self.note((self._hold(storage, key, nbytes, owner, kind, inside=True), nbytes))
 
     def is_inside(self, tensor: Tensor) -> bool:
@@ -177,12 +184,13 @@ class Liveness:
     def _sum_up(self) -> None:
         events = self._events[:]
         del self._events[: len(events)]
-        live, peak, place = self._live, self._inside_peak, 0
-        for number, (_, change) in enumerate(events, 1):
-            live += change
-            if live > peak:
-                peak, place = live, number
-        self._live, self._inside_peak = live, peak
+        if not events:
+            return
+        sums = [*accumulate((change for _, change in events), initial=self._live)]
+        highest = max(sums)
+        # The first of several as high; the sum before all events is of the time before.
+        place = sums.index(highest) if highest > self._inside_peak else 0
+        self._live, self._inside_peak = sums[-1], max(highest, self._inside_peak)
         for holder, change in events[:place]:
             self._hold_more(holder, change)
         if place:

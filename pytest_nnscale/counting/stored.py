@@ -41,9 +41,6 @@ class Inventory:
 
 def take_inventory(modules: Sequence[torch.nn.Module]) -> Inventory:
     """List what some models keep."""
-    import torch
-    from torch.nn.parameter import is_lazy
-
     tensors: list[Stored] = []
     unopened: list[str] = []
     types: dict[str, str] = {}
@@ -53,13 +50,8 @@ def take_inventory(modules: Sequence[torch.nn.Module]) -> Inventory:
     packing = _any_packs([module for _, module in named])
     for path, module in named:
         types[path] = class_name(module)
-        for kind, kept in (("parameter", module._parameters), ("buffer", module._buffers)):
-            for tensor in kept.values() if kept else ():
-                if tensor is not None and id(tensor) not in seen:
-                    seen.add(id(tensor))
-                    lazy = bool(is_lazy(tensor))
-                    stored = torch.empty(0) if lazy else tensor
-                    tensors.append(Stored(path, kind, stored, lazy))  # type: ignore[arg-type]
+        if module._parameters or module._buffers:
+            tensors += _dense(path, module, seen)
         if not packing:
             continue
         try:
@@ -73,6 +65,20 @@ def take_inventory(modules: Sequence[torch.nn.Module]) -> Inventory:
         except (AttributeError, RuntimeError, TypeError):
             unopened.append(path)
     return Inventory(tuple(modules), tuple(tensors), tuple(unopened), types)
+
+
+def _dense(path: str, module: torch.nn.Module, seen: set[int]) -> Iterator[Stored]:
+    import torch
+    from torch.nn.parameter import is_lazy
+
+    kinds: tuple[tuple[Literal["parameter", "buffer"], Any], ...]
+    kinds = (("parameter", module._parameters), ("buffer", module._buffers))
+    for kind, kept in kinds:
+        for tensor in kept.values():
+            if tensor is not None and id(tensor) not in seen:
+                seen.add(id(tensor))
+                lazy = bool(is_lazy(tensor))
+                yield Stored(path, kind, torch.empty(0) if lazy else tensor, lazy)
 
 
 def _any_packs(modules: Sequence[torch.nn.Module]) -> bool:

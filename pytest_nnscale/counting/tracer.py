@@ -10,6 +10,7 @@ Reference: torch._subclasses.fake_tensor, with which traces agree; it serves com
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from types import TracebackType
 from typing import Any
 
@@ -18,7 +19,6 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from pytest_nnscale.counting.counter import Counter
-from pytest_nnscale.counting.shapes import why_untraceable
 from pytest_nnscale.counting.specs import spec
 from pytest_nnscale.counting.standins import StandIns
 from pytest_nnscale.counting.tracing import TracingMode
@@ -26,6 +26,8 @@ from pytest_nnscale.garbage import collected_later
 from pytest_nnscale.naming import class_name, kept_by
 from pytest_nnscale.preservation.outline import Outline
 from pytest_nnscale.workload import tensors_in
+
+_is_quantized: Any = torch.Tensor.is_quantized.__get__  # type: ignore[attr-defined]
 
 
 class Tracer(Counter):
@@ -123,7 +125,8 @@ class Tracer(Counter):
                     self._liveness.existed(tensor, id(part), "weights")
         self._stand_ins.put_into(parts)
         # What is not traceable is looked at when it is used; so are stand-ins.
-        if not any(map(why_untraceable, tensors)):
+        of: Any = torch.Tensor
+        if not any(chain(*(map(ask, tensors) for ask in (of.is_conj, of.is_neg, _is_quantized)))):
             sizes, strides, offsets, dtypes, devices, *_ = places.geometry
             specs = map(spec, sizes, strides, dtypes, devices, offsets)
             self._mode.inside.update(zip(map(id, tensors), specs, strict=True))

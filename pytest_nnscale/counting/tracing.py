@@ -73,6 +73,9 @@ class TracingMode(CountingMode):
 
     def __init__(self, *args: Any, device: torch.device) -> None:
         super().__init__(*args)
+        if device.type == "cuda" and not torch.cuda.is_available():
+            # torch would look for a driver when a tensor is made; it does not under this key.
+            self._mode_key = torch._C._TorchDispatchModeKey.FAKE
         self.inside: dict[int, Spec] = {}
         self.gave_up = ""
         self._device = device

@@ -130,6 +130,8 @@ def _shares(metric: Metric, count: Count) -> tuple[Share, ...]:
 
 def _describe(unknown: Uncounted) -> str:
     times = "once" if unknown.calls == 1 else f"{unknown.calls} times"
+    if unknown.shapes:
+        times += f" on {unknown.shapes}" if unknown.calls == 1 else f", first on {unknown.shapes}"
     if unknown.module:
         where = f"in {unknown.module} ({unknown.module_type})"
     else:

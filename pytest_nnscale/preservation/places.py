@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_nnscale.preservation.tensors import KeptTensor, set_version, version_of
@@ -35,7 +35,7 @@ class KeptPlaces:
             self.tensors = [*dense.values()]
             others = [tensor for key, tensor in found.items() if key not in dense]
             self._others = [KeptTensor(tensor, copy=False) for tensor in others]
-        self._gradients = [*map(_gradient, self.tensors)]
+        self._gradients = _gradients(self.tensors)
         self._below: KeptPlaces | None = None
         if any(gradient is not None for gradient in self._gradients):
             self._below = KeptPlaces(each for each in self._gradients if each is not None)
@@ -44,7 +44,7 @@ class KeptPlaces:
 
     def restore(self) -> None:
         """Put it back."""
-        if [*map(id, map(_gradient, self.tensors))] != [*map(id, self._gradients)]:
+        if [*map(id, _gradients(self.tensors))] != [*map(id, self._gradients)]:
             for tensor, gradient in zip(self.tensors, self._gradients, strict=True):
                 if tensor.is_leaf and tensor.grad is not gradient:
                     tensor.grad = gradient
@@ -98,5 +98,10 @@ class KeptPlaces:
         set_version(tensor, version)
 
 
-def _gradient(tensor: Tensor) -> Tensor | None:
-    return tensor.grad if tensor.is_leaf else None
+def _gradients(tensors: Sequence[Tensor]) -> list[Tensor | None]:
+    import torch
+
+    of: Any = torch.Tensor
+    if all(map(of.is_leaf.__get__, tensors)):
+        return [*map(of.grad.__get__, tensors)]
+    return [tensor.grad if tensor.is_leaf else None for tensor in tensors]

@@ -101,8 +101,16 @@ def profile_table(profile: Profile, *, width: int = 80, depth: int | None = 2) -
         elif found.lower is not None and found.lower != found.upper:
             low, high = format_pair(found.lower, found.upper, found.metric.dimension)
             text += f" (between {low} and {high})"
+        if found.metric is Metric.MEMORY and profile.held:
+            text += f" ({_held(profile.held)})"
         lines.append(f"  {found.metric.value:<8} {text}")
+    notes = dict.fromkeys(note for found in profile.measurements for note in found.notes)
+    lines += [f"  {note}" for note in notes]
     return "\n".join([*lines, *_module_lines(profile, width, depth)])
+
+
+def _held(held: Sequence[tuple[str, int]]) -> str:
+    return ", ".join(f"{kind} {format_quantity(nbytes, BYTES)}" for kind, nbytes in held)
 
 
 def _module_lines(profile: Profile, width: int, depth: int | None) -> list[str]:
