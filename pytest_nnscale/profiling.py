@@ -54,14 +54,13 @@ def profile(
     wanted = _metrics(metrics, runs=runs)
     structural = workload.modules and all(metric.structural for metric in wanted)
     sampled = any(metric.sampled for metric in wanted)
-    if sampled and device is not None and not same_device(str(device), workload.device):
+    target = None if device is None else _device(device)
+    if sampled and target is not None and not same_device(target, workload.device):
         raise BadWorkload(
             f"device={str(device)!r}, but the model and its inputs are on {workload.device!r}, where "
             "time and energy would be measured"
         )
-    observation = observe(
-        workload, runs=runs and not structural, device=None if device is None else str(device)
-    )
+    observation = observe(workload, runs=runs and not structural, device=target)
     with nullcontext() if sampled else collected_later():
         return profile_of(observation, wanted)
 
@@ -93,6 +92,22 @@ def _training(workload: Workload, loss: Any, optimizer: Any) -> Workload:
     if optimizer is not None and not workload.modules:
         raise BadWorkload("optimizer= needs the parameters of a model: hand over the model itself")
     return replace(workload, loss=loss, optimizer=optimizer)
+
+
+def _device(given: str | torch.device) -> str:
+    import torch
+
+    try:
+        found = torch.device(given)
+    except (RuntimeError, TypeError):
+        raise BadOption(
+            f"device={shown(given)} is no device of torch, such as 'cpu' or 'cuda:1'"
+        ) from None
+    if found.type == "meta":
+        raise BadOption(
+            "device= is where the model takes itself to run, and on 'meta' nothing runs"
+        )
+    return str(found)
 
 
 def _metrics(names: Iterable[str | Metric] | None, *, runs: bool) -> tuple[Metric, ...]:

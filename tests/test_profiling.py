@@ -274,13 +274,14 @@ class TestText:
     def test_every_module_and_number_is_in_it(self) -> None:
         """The numbers with their units first, then a row for each module."""
         lines = str(profile(mlp(), (X,))).splitlines()
+        held = ["(weights", "848", "B,", "inputs", "32", "B,", "activations", "128", "B)"]
         assert lines[0] == "Sequential (inference, traced); 1 MAC = 2 FLOP"
         assert [line.split() for line in lines[1:7]] == [
             ["params", "212"],
             ["flops", "384", "FLOP"],
             ["macs", "192", "MAC"],
             ["size", "848", "B"],
-            ["memory", "1.008", "kB"],
+            ["memory", "1.008", "kB", *held],
             ["kernels", "3"],
         ]
         cells = [line.split() for line in lines]
@@ -330,12 +331,14 @@ BAD = {
     "args as a dict": ({"args": {"input": X}}, BadWorkload, "not dict: write (x,)"),
     "kwargs": ({"args": None, "kwargs": [X]}, BadWorkload, "kwargs"),
     "model": ({"model": 3}, BadWorkload, "a workload is a model or a function, not int"),
-    "device": (
-        {"device": "cuda"},
+    "device of a time": (
+        {"device": "cuda", "metrics": "latency"},
         BadWorkload,
         "device='cuda', but the model and its inputs are on 'cpu'",
     ),
-    "device without inputs": ({"args": None, "device": "meta"}, BadWorkload, "are on 'cpu'"),
+    "device where nothing runs": ({"device": "meta"}, BadOption, "on 'meta' nothing runs"),
+    "no device": ({"device": "gpu"}, BadOption, "device='gpu' is no device of torch"),
+    "no device at all": ({"device": 7.5}, BadOption, "device=7.5 is no device of torch"),
     "input elsewhere": ({"args": (X.to("meta"),)}, BadWorkload, "meta"),
     "input elsewhere, device stated": (
         {"args": (X.to("meta"),), "device": "cpu"},
@@ -367,6 +370,57 @@ def test_errors_also_are_what_python_calls_them() -> None:
         profile(mlp(), (X,), phase="eval")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="tuple"):
         profile(mlp(), X)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a driver, which can do more")
+class TestElsewhere:
+    """`device=` is where the model takes itself to run, also where there is no such device."""
+
+    def test_what_works_with_shapes_is_counted(self) -> None:
+        """The FLOPs are the same on every path."""
+        found = profile(mlp(), (X,), device="cuda")
+        assert (found.method, found.flops) == ("traced", 384)
+        assert found.params == profile(mlp(), (X,)).params
+
+    def test_tensors_made_in_the_forward_go_there(self) -> None:
+        """On the device of the input, which is where the model would be."""
+
+        class Shifted(nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                assert x.is_cuda
+                return x + torch.arange(8.0, device=x.device)
+
+        assert profile(Shifted(), (torch.ones(2, 8),), device="cuda").method == "traced"
+
+    def test_a_training_step_is_refused(self) -> None:
+        """torch would ask the driver for a stream."""
+        with pytest.raises(CannotMeasure, match="without its driver"):
+            profile(mlp(), (X,), device="cuda", phase="training")
+
+    def test_gradients_taken_inside_end_no_process(self) -> None:
+        """The model's own enable_grad makes no graph, which would ask the driver, too."""
+
+        class Stubborn(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.inner = nn.Linear(8, 2)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                with torch.enable_grad():
+                    return self.inner(x)
+
+        assert profile(Stubborn(), (torch.ones(2, 8),), device="cuda").flops == 2 * 2 * 8 * 2
+
+    def test_what_needs_values_has_to_be_moved(self) -> None:
+        """It could only be run where it is not, and the message says so."""
+
+        class Masked(nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return x[x > 0]
+
+        with pytest.raises(CannotMeasure, match="on cpu, not on cuda") as told:
+            profile(Masked(), (torch.ones(2, 8),), device="cuda")
+        assert told.value.remedy == "move the model and its inputs to cuda"
 
 
 @pytest.mark.parametrize("device", ["cpu", torch.device("cpu")])

@@ -62,7 +62,7 @@ class Counter:
         self._parameters = ParametersRead()
         self._steps = OptimizerSteps()
         self._mode = self._make_mode()
-        self._known: dict[int, nn.Module] = {}
+        self._known = self._modules.known
         self._packs: dict[int, torch.ScriptObject] = {}
         self._keepsakes: list[Keepsake | Outline] = []
         self._generators: Generators | None = None
@@ -195,7 +195,7 @@ class Counter:
         if is_shell(module):
             return
         new = [part for part in parts_of(module) if id(part) not in self._known]
-        self._known.update((id(part), part) for part in new)
+        self._known.update((id(part), part) for part in new if not is_shell(part))
         with _disable_current_modes():
             if self._preserve:
                 self._keep(new)

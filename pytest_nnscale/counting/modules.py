@@ -45,8 +45,8 @@ _Running = tuple[int, nn.Module, bool, int]
 class ModuleTracker:
     """Follows, by process-wide hooks, which module runs; needs no change to any module.
 
-    `entered` is called with each module before it first runs, in the thread of `start`, and
-    whenever a compiled shell is entered. Calls of modules in other threads are only noted, by the
+    `entered` is called with each module before it first runs, in the thread of `start`, unless it is
+    in `known`, and whenever a compiled shell is entered. Calls of modules in other threads are only noted, by the
     name of the thread. `roots` are models whose parts may be called without them, as
     `model.forward(x)` does. `left` is called with each module that returned. `raised` are the
     modules that an exception left, and with them the call.
@@ -65,6 +65,7 @@ class ModuleTracker:
         self._numbers: list[int] = []
         self._owners: list[int] = []
         self._handles: list[Any] = []
+        self.known: dict[int, nn.Module] = {}  # what needs no `entered` when it is called
         self.called: dict[int, nn.Module] = {}  # holds the modules, so that their ids stay theirs
         self.callers: dict[int, int] = {}
         self.tops: list[nn.Module] = [*roots]
@@ -114,14 +115,15 @@ class ModuleTracker:
             self.elsewhere.setdefault(threading.current_thread().name)
             return
         if owner not in self.called:
-            if is_shell(module):  # a shell: the module in it is called next
+            if owner not in self.known and is_shell(module):  # the module in it is called next
                 self._entered(module)
                 return
             self.called[owner] = module
             self.callers[owner] = stack[-1][0] if stack else NOWHERE
-            self._found_top(module, stack, in_backward=in_backward)
-            self._entered(module)
-        elif not stack:
+            if owner not in self.known:
+                self._found_top(module, stack, in_backward=in_backward)
+                self._entered(module)
+        if not stack:
             self._found_top(module, stack, in_backward=in_backward)
         stack.append((owner, module, in_backward, id(_error())))
         if thread == self._home:

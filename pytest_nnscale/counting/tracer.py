@@ -21,7 +21,7 @@ from torch.nn.parameter import is_lazy
 from pytest_nnscale.counting.counter import Counter
 from pytest_nnscale.counting.specs import spec
 from pytest_nnscale.counting.standins import StandIns
-from pytest_nnscale.counting.tracing import TracingMode
+from pytest_nnscale.counting.tracing import DriverlessTracingMode, TracingMode
 from pytest_nnscale.garbage import collected_later
 from pytest_nnscale.naming import class_name, kept_by
 from pytest_nnscale.preservation.outline import Outline
@@ -51,7 +51,9 @@ class Tracer(Counter):
         self._script: Any = None
 
     def _make_mode(self) -> TracingMode:
-        return TracingMode(*self._mode_parts(), device=self._device)
+        driverless = self._device.type == "cuda" and not torch.cuda.is_available()
+        kind = DriverlessTracingMode if driverless else TracingMode
+        return kind(*self._mode_parts(), device=self._device)
 
     @property
     def gave_up(self) -> str:
@@ -60,7 +62,7 @@ class Tracer(Counter):
 
     def void(self, error: Exception) -> None:
         """Say that an error ended the block, whoever raised it."""
-        text = " ".join(str(error).split())[:200]
+        text, *_ = str(error).strip().splitlines() or [""]
         self._mode.gave_up = self._mode.gave_up or f"{type(error).__name__}: {text}"
 
     def take(self, tree: Any) -> Any:

@@ -60,6 +60,7 @@ _RESHAPED_IN_PLACE = frozenset(
     }
 )
 _ONES = _aten.ones_like.default
+_LIFT = _aten.lift_fresh.default
 _wrap = Tensor._make_wrapper_subclass
 _strided = torch.strided
 
@@ -73,9 +74,6 @@ class TracingMode(CountingMode):
 
     def __init__(self, *args: Any, device: torch.device) -> None:
         super().__init__(*args)
-        if device.type == "cuda" and not torch.cuda.is_available():
-            # torch would look for a driver when a tensor is made; it does not under this key.
-            self._mode_key = torch._C._TorchDispatchModeKey.FAKE
         self.inside: dict[int, Spec] = {}
         self.gave_up = ""
         self._device = device
@@ -208,6 +206,8 @@ class TracingMode(CountingMode):
     ) -> Any:
         """Answer a call that was not met before, or has no traced tensor among its arguments."""
         __tracebackhide__ = True
+        if func is _LIFT and type(args[0]) is Tensor:  # a literal, which most often is a number
+            return super()._observe(func, args, kwargs)
         other = self._otherwise(func, types, args, kwargs)
         if other is not _OBSERVE:
             return other
@@ -427,6 +427,31 @@ class TracingMode(CountingMode):
         return tensor
 
 
+class DriverlessTracingMode(TracingMode):
+    """A trace of a GPU's path on a machine without one.
+
+    torch looks for a driver when a tensor is made on a GPU, except under a mode of this key.
+    """
+
+    def __init__(self, *args: Any, device: torch.device) -> None:
+        super().__init__(*args, device=device)
+        self._mode_key = torch._C._TorchDispatchModeKey.FAKE
+
+    @classmethod
+    def is_infra_mode(cls) -> bool:
+        return True
+
+    def _keeps_values(
+        self,
+        func: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        tensors: Sequence[Tensor],
+    ) -> bool:
+        there = torch.device(kwargs.get("device") or "cpu").type == self._device.type
+        return not there and super()._keeps_values(func, args, kwargs, tensors)
+
+
 def _has_lifeline(args: tuple[Any, ...]) -> bool:
     """Tell whether an operator that writes its first argument writes a tensor of the trace alone."""
     return bool(args) and type(getattr(args[0], "lifeline", None)) is Lifeline
@@ -457,4 +482,4 @@ def _all_on_meta(tree: Any) -> Any:
 
 
 def _computes_nothing(func: Any) -> bool:
-    return bool(func.is_view) or func in (_aten.lift_fresh.default, _aten.lift.default)
+    return bool(func.is_view) or func in (_LIFT, _aten.lift.default)
