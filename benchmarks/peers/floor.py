@@ -60,11 +60,23 @@ def _geometry(tensor: Any) -> Any:
     return tuple(tensor.shape), tensor.stride(), tensor.dtype
 
 
+class _Hollow(torch.Tensor):
+    """A tensor without data that says it is on the CPU, so that the model takes its usual path."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        raise NotImplementedError(func)
+
+
 def _made(geometry: Any) -> Any:
     if geometry is None:
         return None
     size, stride, dtype = geometry
-    return torch.empty_strided(size, stride, dtype=dtype, device="meta")
+    return torch.Tensor._make_wrapper_subclass(
+        _Hollow, size, strides=stride, dtype=dtype, device="cpu"
+    )
 
 
 def record(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> list[Any]:

@@ -8,15 +8,21 @@ when formulas were registered or operators declared free meanwhile.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from pytest_nnscale.counting.coverage import Work, classify, is_kernel
 from pytest_nnscale.counting.declared import declared_names
+from pytest_nnscale.counting.dispatch import name_of
+from pytest_nnscale.counting.flops import NoCount, flops_of, from_shapes_alone
 from pytest_nnscale.counting.formulas.registry import registered
-from pytest_nnscale.counting.shapes import Output
+from pytest_nnscale.counting.shapes import Given, New, Outcome, Output, View, argument_at
 from pytest_nnscale.counting.specs import forget_specs
+from pytest_nnscale.counting.values import SMALL
+from pytest_nnscale.counting.writes import tensors_in, written_by
 
 _MOST = 100_000  # calls remembered; a model of a hundred layers has some hundred different ones
 
@@ -72,3 +78,47 @@ def rememberable(func: Any) -> bool:
     Lists of numbers do not say which of them are floating-point.
     """
     return "Scalar[]" not in str(func._schema)
+
+
+def remembered(
+    func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], outcome: Outcome
+) -> Remembered:
+    """Return what is to be remembered of a call with some outcome: also what it costs."""
+    outputs, wrapped = outcome
+    flops: int | None = 0
+    remedy = ""
+    if classify(func) is not Work.FREE:
+        if from_shapes_alone(func):
+            out = [_standing_for(output, args, kwargs) for output in outputs]
+            try:
+                flops = flops_of(func, args, kwargs, wrapped(out) if wrapped else out[0])
+            except NoCount as unknown:
+                remedy = str(unknown)
+        else:
+            flops = None
+    specs = [output.spec for output in outputs if isinstance(output, New | View)]
+    devices = {str(tensor.device) for tensor in tensors_in([args, kwargs])}
+    devices |= {str(spec.device) for spec in specs}
+    written = any(True for _ in written_by(func, args, kwargs))
+    return Remembered(
+        func,
+        name_of(func),
+        outputs[0] if outputs else Given(None),
+        outputs,
+        wrapped,
+        flops,
+        remedy,
+        int(is_kernel(func)),
+        bool(remedy) or flops is None or func is torch.ops.aten.ones_like.default,
+        written,
+        not all(0 < spec.numel <= SMALL for spec in specs),
+        tuple(sorted(devices)),
+    )
+
+
+def _standing_for(output: Output, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Return what a formula may take for an output: something of its shape."""
+    if isinstance(output, New | View):
+        spec = output.spec
+        return torch.empty_strided(spec.size, spec.stride, dtype=spec.dtype, device="meta")
+    return output.value if isinstance(output, Given) else argument_at(output.place, args, kwargs)

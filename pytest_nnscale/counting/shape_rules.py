@@ -129,7 +129,7 @@ def _batch_norm(
     ):
         stride = image.stride
     else:
-        return None
+        stride = _image_like(image).stride
     other = weight or mean
     statistics = other.dtype if other is not None and other.dtype != image.dtype else image.dtype
     saved = _like(image, (image.size[1],) if training else (0,), statistics)
@@ -270,3 +270,86 @@ def _grouped_mm(
         both_flat = len(left.size) == len(right.size) == 2
         size = (ends.size[0], rows, columns) if both_flat else (rows, columns)
     return [_like(left, size, dtype)]
+
+
+@_rule(
+    _aten.elu_backward.default,
+    _aten.hardsigmoid_backward.default,
+    _aten.hardswish_backward.default,
+    _aten.hardtanh_backward.default,
+    _aten.logit_backward.default,
+    _aten.softplus_backward.default,
+    _aten.native_dropout_backward.default,
+    _aten.floor_divide.default,
+    _aten.copysign.Tensor,
+    device="cpu",
+)
+def _number_by_number(*args: Any) -> Sequence[Spec | None] | None:
+    """Give what TensorIterator makes of two operands; torch's answer has the strides of the last."""
+    first, second = (arg for arg in args if isinstance(arg, Spec))
+    found = torch.add(_standing_for(first), _standing_for(second))
+    return [spec(tuple(found.shape), found.stride(), found.dtype, first.device)]
+
+
+@_rule(_aten.binary_cross_entropy_backward.default, device="cpu")
+def _cross_entropy_backward(_gradient: Spec, guess: Spec, *_: Any) -> Sequence[Spec | None] | None:
+    return [
+        spec(guess.size, torch.empty_like(_standing_for(guess)).stride(), guess.dtype, guess.device)
+    ]
+
+
+def _standing_for(known: Spec) -> torch.Tensor:
+    return torch.empty_strided(known.size, known.stride, dtype=known.dtype, device="meta")
+
+
+@_rule(
+    _aten.mse_loss_backward.default,
+    _aten.smooth_l1_loss_backward.default,
+    _aten.huber_loss_backward.default,
+    device="cpu",
+)
+def _loss_backward(_gradient: Spec, guess: Spec, *_: Any) -> Sequence[Spec | None] | None:
+    return [_like(guess, guess.size)]
+
+
+@_rule(
+    _aten._log_softmax_backward_data.default,
+    _aten.glu_backward.default,
+    device="cpu",
+)
+def _contiguous_backward(_gradient: Spec, data: Spec, *args: Any) -> Sequence[Spec | None] | None:
+    asked = args[-1]  # of a softmax in another precision than its input
+    return [_like(data, data.size, asked if isinstance(asked, torch.dtype) else None)]
+
+
+@_rule(_aten.log_sigmoid_forward.default, device="cpu")
+def _log_sigmoid(numbers: Spec) -> Sequence[Spec | None] | None:
+    return [_like(numbers, numbers.size)] * 2
+
+
+@_rule(
+    _aten.reflection_pad2d.default,
+    _aten.replication_pad2d.default,
+    device="cpu",
+)
+def _padded(image: Spec, padding: Sequence[int]) -> Sequence[Spec | None] | None:
+    if not is_channels_last(image):
+        return None
+    left, right, top, bottom = padding
+    size = (*image.size[:2], image.size[2] + top + bottom, image.size[3] + left + right)
+    return [spec(size, channels_last(size), image.dtype, image.device)]
+
+
+@_rule(_aten.roll.default, device="cpu")
+def _rolled(
+    image: Spec, shifts: Sequence[int], axes: Sequence[int] = ()
+) -> Sequence[Spec | None] | None:
+    moved = axes and all(
+        s % image.size[a] for s, a in zip(shifts, axes, strict=True) if image.numel
+    )
+    return [_image_like(image) if moved else _like(image, image.size)]
+
+
+@_rule(_aten.native_channel_shuffle.default, _aten.channel_shuffle.default, device="cpu")
+def _shuffled(image: Spec, _groups: int) -> Sequence[Spec | None] | None:
+    return [_image_like(image)]

@@ -189,6 +189,26 @@ def _home(
     return next((tensor.device for tensor in tensors if not tensor.is_meta), device)
 
 
+def argument_at(
+    place: tuple[Place, ...], args: Sequence[Any], kwargs: Mapping[str, Any] | None
+) -> Any:
+    """Return the argument at a place of a call, or what is in it."""
+    first = place[0]
+    found = args[first] if isinstance(first, int) else (kwargs or {})[first]
+    return found if len(place) == 1 else found[place[1]]
+
+
+def all_on_meta(tree: Any) -> Any:
+    """Put meta tensors in the place of traced ones, in nested arguments."""
+    if isinstance(tree, Tensor):
+        return on_meta(tree) if type(tree) is Traced else tree
+    if isinstance(tree, dict):
+        return {name: all_on_meta(value) for name, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(all_on_meta(value) for value in tree)
+    return tree
+
+
 def on_meta(tensor: Tensor) -> Tensor:
     """Return a meta tensor of the same shape, strides, offset and dtype."""
     size, stride, offset = tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset())

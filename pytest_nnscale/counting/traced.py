@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pytest_nnscale.counting.liveness import Lifeline
-from pytest_nnscale.counting.specs import Spec
+from pytest_nnscale.counting.specs import Spec, spec_of
 
 
 class NeedsValues(Exception):
@@ -65,3 +65,30 @@ def traced(spec: Spec, lifeline: Lifeline | Tensor | None) -> Traced:
     )
     made.spec, made.lifeline = spec, lifeline
     return made
+
+
+_RESHAPING = frozenset(
+    {
+        torch.ops.aten.t_,
+        torch.ops.aten.transpose_,
+        torch.ops.aten.squeeze_,
+        torch.ops.aten.unsqueeze_,
+        torch.ops.aten.swapaxes_,
+        torch.ops.aten.swapdims_,
+        torch.ops.aten.as_strided_,
+        torch.ops.aten.detach_,
+    }
+)
+
+
+def reshape_in_place(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Change how a traced tensor is seen: torch's own kernel does that, which reads no data.
+
+    NeedsValues is raised for a tensor that is not traced, and for operators that make room.
+    """
+    tensor = args[0]
+    if type(tensor) is not Traced or func._overloadpacket not in _RESHAPING:
+        raise NeedsValues(f"{func.name()} changes a tensor's shape in place")
+    with torch._C._DisableTorchDispatch():
+        func(*args, **kwargs)
+    tensor.spec = spec_of(tensor)

@@ -19,9 +19,10 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from pytest_nnscale.counting.counter import Counter
+from pytest_nnscale.counting.driverless import DriverlessTracingMode
 from pytest_nnscale.counting.specs import spec
 from pytest_nnscale.counting.standins import StandIns
-from pytest_nnscale.counting.tracing import DriverlessTracingMode, TracingMode
+from pytest_nnscale.counting.tracing import TracingMode
 from pytest_nnscale.garbage import collected_later
 from pytest_nnscale.naming import class_name, kept_by
 from pytest_nnscale.preservation.outline import Outline

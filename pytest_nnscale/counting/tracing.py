@@ -10,55 +10,42 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
-from pytest_nnscale.counting.coverage import Work, classify, is_kernel
 from pytest_nnscale.counting.dispatch import _OBSERVE, CountingMode, name_of, shapes_in
-from pytest_nnscale.counting.flops import NoCount, flops_of, from_shapes_alone
+from pytest_nnscale.counting.flops import NoCount, flops_of
 from pytest_nnscale.counting.liveness import Lifeline, MadeBy
-from pytest_nnscale.counting.memo import Remembered, rememberable, table_for
+from pytest_nnscale.counting.memo import Remembered, rememberable, remembered, table_for
 from pytest_nnscale.counting.modules import NOWHERE
 from pytest_nnscale.counting.shapes import (
-    Given,
     New,
     Output,
     Same,
     View,
+    all_on_meta,
+    argument_at,
     depends_on_values,
-    on_meta,
     outcome_of,
     why_untraceable,
 )
 from pytest_nnscale.counting.specs import Spec, spec_of
-from pytest_nnscale.counting.traced import NeedsValues, Traced, traced
+from pytest_nnscale.counting.traced import NeedsValues, Traced, reshape_in_place, traced
+from pytest_nnscale.counting.values import SMALL, KnownValues
 from pytest_nnscale.counting.writes import tensors_in, written_by
 
 _aten = torch.ops.aten
 _autograd_node = torch._C._current_autograd_node
 _default_dtype = torch.get_default_dtype
-_SMALL = 1 << 14  # elements up to which known values are kept
 _PARAMETER = nn.Parameter
-_PLAIN = frozenset({Tensor, nn.Parameter, nn.Buffer})
+PLAIN = frozenset({Tensor, nn.Parameter, nn.Buffer})
 _ATOMS = frozenset(
     {int, type(None), str, torch.dtype, torch.device, torch.layout, torch.memory_format}
 )
 # In a key 1, 1.0 and True would be equal.
 _TYPED = frozenset({float, bool, complex})
-_RESHAPED_IN_PLACE = frozenset(
-    {
-        _aten.t_,
-        _aten.transpose_,
-        _aten.squeeze_,
-        _aten.unsqueeze_,
-        _aten.swapaxes_,
-        _aten.swapdims_,
-        _aten.as_strided_,
-        _aten.detach_,
-    }
-)
 _ONES = _aten.ones_like.default
 _LIFT = _aten.lift_fresh.default
 _wrap = Tensor._make_wrapper_subclass
@@ -83,10 +70,9 @@ class TracingMode(CountingMode):
         self._stack = self._modules.stack
         self._log = self._ledger.log.append
         self._note = self._liveness.note
-        # Storages that an operator would have written, which a trace leaves as they are.
-        self._unknown: dict[int, Any] = {}
+        self._values = KnownValues(self._liveness.is_inside, device)
 
-    def give_up(self, reason: str) -> None:
+    def give_up(self, reason: str) -> NoReturn:
         """End the trace: raise NeedsValues, and remember why."""
         self.gave_up = self.gave_up or reason
         raise NeedsValues(reason)
@@ -106,7 +92,7 @@ class TracingMode(CountingMode):
                 key.append(arg.spec)
             elif kind in _ATOMS:
                 key.append(arg)
-            elif kind in _PLAIN:
+            elif kind in PLAIN:
                 plain = True
                 spec = inside.get(id(arg))
                 if spec is None:
@@ -120,7 +106,7 @@ class TracingMode(CountingMode):
                     or (arg.dtype is not spec.dtype)
                 ):
                     spec = inside[id(arg)] = spec_of(arg)
-                if kind is _PARAMETER or spec.numel > _SMALL:
+                if kind is _PARAMETER or spec.numel > SMALL:
                     shapes_alone = True
                 key.append(spec)
             elif kind is list and arg and type(arg[0]) is int:
@@ -179,11 +165,11 @@ class TracingMode(CountingMode):
             if kind is Traced:
                 key[0] = True
                 key.append(arg.spec)
-            elif kind in _PLAIN:
+            elif kind in PLAIN:
                 if why_untraceable(arg):
                     return None
                 spec = spec_of(arg)
-                if kind is _PARAMETER or spec.numel > _SMALL:
+                if kind is _PARAMETER or spec.numel > SMALL:
                     key[0] = True
                 key.append(spec)
                 reals.append(arg)
@@ -233,18 +219,20 @@ class TracingMode(CountingMode):
         tensors = [*tensors_in(args), *tensors_in(kwargs)]
         for tensor in tensors:
             why = why_untraceable(tensor)
-            if type(tensor) not in _PLAIN and type(tensor) is not Traced:
+            if type(tensor) not in PLAIN and type(tensor) is not Traced:
                 why = why or f"a {type(tensor).__name__}"
             if why:
                 raise NeedsValues(f"{name_of(func)} takes {why}")
-        if torch.Tag.inplace_view in func.tags and not self._is_own(args[0]):
-            return self._reshape(func, args, kwargs)
-        keeps_values = self._keeps_values(func, args, kwargs, tensors)
+        if torch.Tag.inplace_view in func.tags and not self._liveness.is_inside(args[0]):
+            reshape_in_place(func, args, kwargs)
+            self._ledger.operators += 1
+            return args[0]
+        keeps_values = self._values.suffice(func, args, kwargs, tensors)
         if keeps_values and (_computes_nothing(func) or depends_on_values(func, args)):
             return super()._observe(func, args, kwargs)
         if known is None:
             outcome = outcome_of(func, args, kwargs, self._device)
-            known = self._remembered(func, args, kwargs, outcome.outputs, outcome.wrapped)
+            known = remembered(func, args, kwargs, outcome)
             if place is not None and rememberable(func):
                 self._table[place] = known
         if keeps_values and not known.valueless:
@@ -255,44 +243,6 @@ class TracingMode(CountingMode):
             if type(tensor) is not Traced and id(tensor) not in self.inside
         ]
         return self._book(known, func, args, kwargs, reals)
-
-    def _remembered(
-        self,
-        func: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        outputs: tuple[Output, ...],
-        wrapped: type | None,
-    ) -> Remembered:
-        flops: int | None = 0
-        remedy = ""
-        if classify(func) is not Work.FREE:
-            if from_shapes_alone(func):
-                out = [_standing_for(output, args, kwargs) for output in outputs]
-                try:
-                    flops = flops_of(func, args, kwargs, wrapped(out) if wrapped else out[0])
-                except NoCount as unknown:
-                    remedy = str(unknown)
-            else:
-                flops = None
-        specs = [output.spec for output in outputs if isinstance(output, New | View)]
-        devices = {str(tensor.device) for tensor in tensors_in([args, kwargs])}
-        devices |= {str(spec.device) for spec in specs}
-        written = any(True for _ in written_by(func, args, kwargs))
-        return Remembered(
-            func,
-            name_of(func),
-            outputs[0] if outputs else Given(None),
-            outputs,
-            wrapped,
-            flops,
-            remedy,
-            int(is_kernel(func)),
-            bool(remedy) or flops is None or func is _ONES,
-            written,
-            not all(0 < spec.numel <= _SMALL for spec in specs),
-            tuple(sorted(devices)),
-        )
 
     def _book(
         self,
@@ -333,7 +283,10 @@ class TracingMode(CountingMode):
         ledger.devices.update(dict.fromkeys(known.devices))
         flops = known.flops
         if flops is None:
-            flops = self._flops_of_raw(func, args, kwargs or {}, out)
+            try:
+                flops = flops_of(func, *all_on_meta((args, kwargs or {}, out)))
+            except NoCount as unknown:
+                self.give_up(f"the FLOPs of {known.name} do not follow from shapes ({unknown})")
         if known.remedy:
             shapes = shapes_in(args, kwargs or {})
             ledger.uncounted(
@@ -364,24 +317,13 @@ class TracingMode(CountingMode):
             life = Lifeline(self._note, holder, spec.nbytes) if spec.nbytes else None
             return traced(spec, life)
         if type(output) is View:
-            source = _at(output.of, args, kwargs)
+            source = argument_at(output.of, args, kwargs)
             if type(source) is Traced:
                 return traced(output.spec, source.lifeline)
             return traced(output.spec, source)
         if type(output) is Same:
-            return _at(output.place, args, kwargs)
+            return argument_at(output.place, args, kwargs)
         return output.value  # type: ignore[union-attr]
-
-    def _flops_of_raw(
-        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
-    ) -> int:
-        """Ask a formula that wants the tensors themselves: it sees them on meta."""
-        args, kwargs, out = _all_on_meta(args), _all_on_meta(kwargs), _all_on_meta(out)
-        try:
-            return flops_of(func, args, kwargs, out)
-        except NoCount as unknown:
-            self.give_up(f"the FLOPs of {name_of(func)} do not follow from shapes ({unknown})")
-            raise
 
     def _note_writes(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Note what is written, or would be: its values are not known from here on."""
@@ -390,95 +332,12 @@ class TracingMode(CountingMode):
             real = tensor.lifeline if type(tensor) is Traced else tensor
             if isinstance(real, Tensor):
                 self._writes.note(real, self._liveness.is_inside)
-                storage = real.untyped_storage()
-                self._unknown[storage._cdata] = storage
-
-    def _keeps_values(
-        self,
-        func: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        tensors: Sequence[Tensor],
-    ) -> bool:
-        """Tell whether a call is on small known values alone, and writes none that were there."""
-        if classify(func) is not Work.FREE:
-            return False
-        if not depends_on_values(func, args) and any(type(t) is _PARAMETER for t in tensors):
-            return False  # weights are asked for their values, if at all, as they are
-        for tensor in tensors:
-            if type(tensor) is Traced or tensor.is_meta or tensor.numel() > _SMALL:
-                return False
-            if tensor.untyped_storage()._cdata in self._unknown:
-                return False
-        return all(self._liveness.is_inside(tensor) for tensor in written_by(func, args, kwargs))
-
-    def _is_own(self, tensor: Any) -> bool:
-        return isinstance(tensor, Tensor) and self._liveness.is_inside(tensor)
-
-    def _reshape(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Change how a traced tensor is seen, in place: no kernel reads its data for that."""
-        tensor = args[0]
-        if type(tensor) is not Traced or func._overloadpacket not in _RESHAPED_IN_PLACE:
-            raise NeedsValues(f"{name_of(func)} changes a tensor's shape in place")
-        with torch._C._DisableTorchDispatch():
-            func(*args, **kwargs)
-        tensor.spec = spec_of(tensor)
-        self._ledger.operators += 1
-        return tensor
-
-
-class DriverlessTracingMode(TracingMode):
-    """A trace of a GPU's path on a machine without one.
-
-    torch looks for a driver when a tensor is made on a GPU, except under a mode of this key.
-    """
-
-    def __init__(self, *args: Any, device: torch.device) -> None:
-        super().__init__(*args, device=device)
-        self._mode_key = torch._C._TorchDispatchModeKey.FAKE
-
-    @classmethod
-    def is_infra_mode(cls) -> bool:
-        return True
-
-    def _keeps_values(
-        self,
-        func: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        tensors: Sequence[Tensor],
-    ) -> bool:
-        there = torch.device(kwargs.get("device") or "cpu").type == self._device.type
-        return not there and super()._keeps_values(func, args, kwargs, tensors)
+                self._values.lose(real)
 
 
 def _has_lifeline(args: tuple[Any, ...]) -> bool:
     """Tell whether an operator that writes its first argument writes a tensor of the trace alone."""
     return bool(args) and type(getattr(args[0], "lifeline", None)) is Lifeline
-
-
-def _at(place: tuple[Any, ...], args: tuple[Any, ...], kwargs: Mapping[str, Any] | None) -> Any:
-    first = place[0]
-    found = args[first] if isinstance(first, int) else (kwargs or {})[first]
-    return found if len(place) == 1 else found[place[1]]
-
-
-def _standing_for(output: Output, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """Return what a formula may take for an output: something of its shape."""
-    if isinstance(output, New | View):
-        spec = output.spec
-        return torch.empty_strided(spec.size, spec.stride, dtype=spec.dtype, device="meta")
-    return output.value if isinstance(output, Given) else _at(output.place, args, kwargs)
-
-
-def _all_on_meta(tree: Any) -> Any:
-    if isinstance(tree, Tensor):
-        return on_meta(tree) if type(tree) is Traced else tree
-    if isinstance(tree, dict):
-        return {name: _all_on_meta(value) for name, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return type(tree)(_all_on_meta(value) for value in tree)
-    return tree
 
 
 def _computes_nothing(func: Any) -> bool:
