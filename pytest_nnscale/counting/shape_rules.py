@@ -124,16 +124,19 @@ def _batch_norm(
 ) -> Sequence[Spec | None] | None:
     if len(image.size) < 2 or image.numel == 0:
         return None
-    if image.stride == contiguous(image.size) or (
-        len(image.size) > 3 and image.stride == channels_last(image.size)
-    ):
-        stride = image.stride
-    else:
-        stride = _image_like(image).stride
     other = weight or mean
     statistics = other.dtype if other is not None and other.dtype != image.dtype else image.dtype
     saved = _like(image, (image.size[1],) if training else (0,), statistics)
-    return [spec(image.size, stride, image.dtype, image.device), saved, saved]
+    return [_normalized(image), saved, saved]
+
+
+def _normalized(image: Spec) -> Spec:
+    """Return the spec of an image of the same layout, as torch reads it, kept where it is exact."""
+    exact = [contiguous(image.size)]
+    if len(image.size) > 3:
+        exact.append(channels_last(image.size))
+    stride = image.stride if image.stride in exact else _image_like(image).stride
+    return spec(image.size, stride, image.dtype, image.device)
 
 
 @_rule(_aten._native_multi_head_attention.default)
@@ -235,10 +238,8 @@ def _embedding_bag(
 def _batch_norm_backward(
     _gradient: Spec, image: Spec, weight: Spec | None, *args: Any
 ) -> Sequence[Spec | None] | None:
-    if image.stride not in (contiguous(image.size), channels_last(image.size)):
-        return None
     parameter = _like(weight or image, (image.size[1],))
-    outputs = (image, parameter, parameter)
+    outputs = (_normalized(image), parameter, parameter)
     return [each if asked else None for each, asked in zip(outputs, args[-1], strict=True)]
 
 
@@ -286,9 +287,11 @@ def _grouped_mm(
 )
 def _number_by_number(*args: Any) -> Sequence[Spec | None] | None:
     """Give what TensorIterator makes of two operands; torch's answer has the strides of the last."""
-    first, second = (arg for arg in args if isinstance(arg, Spec))
-    found = torch.add(_standing_for(first), _standing_for(second))
-    return [spec(tuple(found.shape), found.stride(), found.dtype, first.device)]
+    operands = [arg for arg in args if isinstance(arg, Spec)]
+    if len(operands) != 2:
+        return None
+    found = torch.add(*map(_standing_for, operands))
+    return [spec(tuple(found.shape), found.stride(), found.dtype, operands[0].device)]
 
 
 @_rule(_aten.binary_cross_entropy_backward.default, device="cpu")
@@ -352,4 +355,15 @@ def _rolled(
 
 @_rule(_aten.native_channel_shuffle.default, _aten.channel_shuffle.default, device="cpu")
 def _shuffled(image: Spec, _groups: int) -> Sequence[Spec | None] | None:
+    return [_image_like(image)]
+
+
+@_rule(
+    _aten.reflection_pad2d_backward.default,
+    _aten.replication_pad2d_backward.default,
+    device="cpu",
+)
+def _padded_backward(
+    _gradient: Spec, image: Spec, _padding: Sequence[int]
+) -> Sequence[Spec | None] | None:
     return [_image_like(image)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
+from operator import is_
 from typing import TYPE_CHECKING, Any
 
 from pytest_nnscale.naming import kept_by
@@ -41,22 +42,26 @@ class Outline:
         self._dicts: list[dict[str, Any]] = [vars(part) for part in parts]
         self._saved = [attributes.copy() for attributes in self._dicts]
         values = [*chain.from_iterable(map(dict.values, self._dicts))]
-        self._attributes = [*map(len, self._dicts)], [*map(id, values)]
+        self._values, self._sizes = values, [*map(len, self._dicts)]
         self.kinds = {*map(type, values)}
         self._containers = [value for value in values if type(value) in CONTAINERS]
         self._lengths = [*map(len, self._containers)]
         self._filled = [container for container in self._containers if container]
         self._contents = [container.copy() for container in self._filled]
         inner = [*chain.from_iterable(map(_items_of, self._filled))]
-        self._items = [*map(len, self._filled)], [*map(id, inner)]
-        inner += chain.from_iterable(value for value in values if type(value) is tuple)
+        self._items, self._fillings = inner, [*map(len, self._filled)]
+        in_tuples = [*chain.from_iterable(value for value in values if type(value) is tuple)]
         unusual = _holding(self.kinds - CONTAINERS - {tuple})
         self._deeper = KeptContents(inputs)
-        for item in (value for value in values if type(value) in unusual) if unusual else ():
-            self._deeper.keep(item)
-        unusual = _holding({*map(type, inner)})
-        for item in (value for value in inner if type(value) in unusual) if unusual else ():
-            self._deeper.keep(item)
+        if unusual:
+            for value in values:
+                if type(value) in unusual:
+                    self._deeper.keep(value)
+        unusual = _holding({*map(type, inner), *map(type, in_tuples)})
+        if unusual:
+            for item in chain(inner, in_tuples):
+                if type(item) in unusual:
+                    self._deeper.keep(item)
         own = {id(tensor): (tensor, id(part)) for part in parts for tensor in kept_by(part)}
         self.owners = {key: owner for key, (_, owner) in own.items()}
         self.places = KeptPlaces(chain(tensors, (tensor for tensor, _ in own.values())))
@@ -64,8 +69,9 @@ class Outline:
     def restore(self) -> None:
         """Put everything back."""
         values = chain.from_iterable(map(dict.values, self._dicts))
-        # What was replaced lives on in the copies, so that no identity is taken twice.
-        if ([*map(len, self._dicts)], [*map(id, values)]) != self._attributes:
+        sizes = [*map(len, self._dicts)]
+        names = map(is_, chain.from_iterable(self._dicts), chain.from_iterable(self._saved))
+        if sizes != self._sizes or not all(names) or not all(map(is_, values, self._values)):
             for now, saved in zip(self._dicts, self._saved, strict=True):
                 if not same_dict(now, saved):
                     for name in [name for name in now if name not in saved]:
@@ -77,7 +83,8 @@ class Outline:
                 if container and id(container) not in filled:
                     container.clear()
         items = chain.from_iterable(map(_items_of, self._filled))
-        if ([*map(len, self._filled)], [*map(id, items)]) != self._items:
+        fillings = [*map(len, self._filled)]
+        if fillings != self._fillings or not all(map(is_, items, self._items)):
             for container, contents in zip(self._filled, self._contents, strict=True):
                 refill(container, contents)
         self._deeper.restore()
@@ -85,7 +92,7 @@ class Outline:
 
 
 def _items_of(container: Any) -> Iterable[Any]:
-    return container.values() if isinstance(container, dict) else container
+    return chain(container, container.values()) if isinstance(container, dict) else container
 
 
 def _holding(kinds: Iterable[type]) -> set[type]:
