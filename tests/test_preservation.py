@@ -145,6 +145,28 @@ def test_buffer_that_joined_a_graph_leaves_it():
     assert not module.mean.requires_grad
 
 
+def test_buffer_that_was_resized_is_as_small_as_before():
+    """Observers of quantisation start empty and grow in their first forward."""
+    module = nn.Linear(2, 2)
+    module.register_buffer("least", torch.empty(0))
+
+    def grow(self, _inputs):
+        self.least.resize_(3).fill_(1)
+
+    module.register_forward_pre_hook(grow)
+    before = fingerprint(module)
+    counter = Counter(preserve=True)
+    with counter:
+        module(torch.ones(1, 2))
+    assert module.least.shape == (3,)
+    counter.restore()
+    assert module.least.untyped_storage().nbytes() == 0
+    # An empty tensor has no address of its own to compare.
+    after = fingerprint(module)
+    assert {name for name in before if before[name] != after[name]} <= {"least"}
+    assert module.least.shape == (0,)
+
+
 def test_lazy_module_stays_initialised():
     """A first forward gives a lazy module its weights; it keeps them, and works."""
     model = nn.Sequential(nn.LazyLinear(3))

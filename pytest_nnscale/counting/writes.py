@@ -96,6 +96,8 @@ class Writes:
         """Put back contents, geometry, gradients and version counters, and let go of them."""
         with torch.no_grad():
             for storage, copy in self._copies.values():
+                if storage.nbytes() != copy.nbytes():  # as observers of quantisation resize theirs
+                    storage.resize_(copy.nbytes())
                 storage.copy_(copy)
             for before in self._written.values():
                 before.restore()
