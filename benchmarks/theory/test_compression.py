@@ -132,7 +132,6 @@ def test_budget_for_what_pruning_left(nnscale):
 
 @quantises
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.xfail(strict=False, reason="memory leaves out weights that quantised modules pack")
 def test_int8_memory():
     """Packed weights are live while a quantised model runs, as those of any model are."""
     smaller = quantised(encoder())

@@ -138,6 +138,11 @@ class Liveness:
                 return False
         return True
 
+    def left_over(self) -> int:
+        """Return the bytes that tensors without storage still stand for."""
+        self._sum_up()
+        return sum(n for holder, n in self._held.items() if type(holder) is MadeBy)
+
     def settle(self) -> None:
         """Keep the notes short; to be called now and then."""
         if len(self._events) > _MANY:

@@ -21,6 +21,8 @@ from pytest_nnscale.counting.traced import NeedsValues
 _aten = torch.ops.aten
 # An output may be None, too: the attention weights that nobody asked for.
 Rule = Callable[..., Sequence[Spec | None] | None]
+# torch refuses some calls on a device that it takes on meta: running them shows its own error.
+_WRONG = "torch refuses such a call, or has an answer of its own"
 _rules: dict[tuple[object, str], Rule] = {}
 
 
@@ -71,7 +73,7 @@ def is_channels_last(tensor: Spec) -> bool:
 def _convolution(
     image: Spec,
     kernel: Spec,
-    _bias: Spec | None,
+    bias: Spec | None,
     stride: Sequence[int],
     padding: Sequence[int],
     dilation: Sequence[int],
@@ -85,10 +87,20 @@ def _convolution(
     channels = image.size[1] if batched else 0
     if not batched or axes not in (1, 2, 3) or image.numel == 0 or image.dtype != kernel.dtype:
         return None
-    if channels != (kernel.size[0] if transposed else kernel.size[1] * groups):
-        return None  # torch says what is wrong
-    stride, padding, dilation = (_each(given, axes) for given in (stride, padding, dilation))
-    output_padding = _each(output_padding, axes)
+    given = (stride, padding, dilation, output_padding)
+    made = kernel.size[1] * groups if transposed else kernel.size[0]
+    if (
+        channels != (kernel.size[0] if transposed else kernel.size[1] * groups)
+        or kernel.size[0] % groups
+        or not (bias is None or (bias.size == (made,) and bias.dtype == image.dtype))
+        or not image.dtype.is_floating_point
+        or any(len(numbers) not in (1, axes) or min(numbers) < 0 for numbers in given)
+        or not all((*stride, *dilation))
+    ):
+        raise NeedsValues(_WRONG)
+    stride, padding, dilation, output_padding = (_each(numbers, axes) for numbers in given)
+    if transposed and any(map(_too_much, output_padding, stride, dilation)):
+        raise NeedsValues(_WRONG)
     lengths = []
     for axis in range(axes):
         reach = dilation[axis] * (kernel.size[axis + 2] - 1)
@@ -101,11 +113,15 @@ def _convolution(
         if length <= 0:
             return None
         lengths.append(length)
-    size = (image.size[0], kernel.size[1] * groups if transposed else kernel.size[0], *lengths)
+    size = (image.size[0], made, *lengths)
     last = is_channels_last(image) or is_channels_last(kernel)
     return [
         spec(size, channels_last(size) if last else contiguous(size), image.dtype, image.device)
     ]
+
+
+def _too_much(output_padding: int, stride: int, dilation: int) -> bool:
+    return output_padding >= max(stride, dilation)
 
 
 def _each(given: Sequence[int], axes: int) -> Sequence[int]:
@@ -125,9 +141,15 @@ def _batch_norm(
     if len(image.size) < 2 or image.numel == 0:
         return None
     other = weight or mean
+    kinds = (image.dtype, torch.float32) if image.dtype in _HALVES else (image.dtype,)
+    if not image.dtype.is_floating_point or (other is not None and other.dtype not in kinds):
+        return None
     statistics = other.dtype if other is not None and other.dtype != image.dtype else image.dtype
     saved = _like(image, (image.size[1],) if training else (0,), statistics)
     return [_normalized(image), saved, saved]
+
+
+_HALVES = frozenset({torch.float16, torch.bfloat16})
 
 
 def _normalized(image: Spec) -> Spec:
@@ -164,7 +186,9 @@ def _multi_head_attention(
 
 
 @_rule(_aten._transformer_encoder_layer_fwd.default)
-def _encoder_layer(steps: Spec, *_: Any, **__: Any) -> Sequence[Spec]:
+def _encoder_layer(steps: Spec, width: int, *_: Any, **__: Any) -> Sequence[Spec] | None:
+    if steps.size[-1] != width:
+        raise NeedsValues(_WRONG)
     return [_like(steps, steps.size)]
 
 
@@ -222,16 +246,26 @@ def _image_like(image: Spec) -> Spec:
 def _embedding_bag(
     weight: Spec, indices: Spec, offsets: Spec, *args: Any
 ) -> Sequence[Spec | None] | None:
-    defaults = (False, 0, False, None, False)
-    _scale, mode, _sparse, per_sample, include_last = (*args, *defaults[len(args) :])[:5]
-    summed, maximal = mode == 0, mode == 2
-    if per_sample is not None:
-        return None
+    defaults: tuple[Any, ...] = (False, 0, False, None, False, -1)
+    _scale, mode, _sparse, per_sample, include_last, padding = args + defaults[len(args) :]
+    if per_sample is not None and (
+        per_sample.dtype != weight.dtype or per_sample.size != indices.size
+    ):
+        raise NeedsValues(_WRONG)
     bags = offsets.size[0] - int(include_last)
-    rows, counts = _like(weight, (bags, weight.size[1])), _like(offsets, (bags,))
-    # A sum keeps no trace of which row went where.
-    origins = _like(indices, (0,) if summed else indices.size)
-    return [rows, origins, counts, _like(indices, rows.size) if maximal else counts]
+    whole = torch.promote_types(indices.dtype, offsets.dtype)
+    rows, counts = _like(weight, (bags, weight.size[1])), _like(offsets, (bags,), whole)
+    roomy = spec((bags,), (1,), whole, weight.device, room=offsets.size[0])
+    # A sum keeps no trace of which row went where, unless it is taken row by row.
+    fast = weight.dtype in _FAST_SUMS and weight.stride[1] == 1 and padding < 0
+    fast = fast and (per_sample is None or per_sample.stride[0] == 1)
+    traces = 0 if mode == 0 and fast else indices.size[0]
+    room = traces and traces + 1
+    origins = spec((traces,), (1,), whole, weight.device, room=room)
+    return [rows, origins, roomy, _like(indices, rows.size, whole) if mode == 2 else counts]
+
+
+_FAST_SUMS = frozenset({torch.float32, torch.float16, torch.bfloat16})
 
 
 @_rule(_aten.native_batch_norm_backward.default, device="cpu")
@@ -253,6 +287,55 @@ def _recurrent_layer(steps: Spec, *args: Any) -> Sequence[Spec | None] | None:
     return [_like(steps, (*steps.size[:2], hidden)), *after, None]
 
 
+@_rule(_aten.rrelu_with_noise.default, device="cpu")
+def _noisy_relu(steps: Spec, *_: Any, **__: Any) -> Sequence[Spec | None]:
+    return [_like(steps, steps.size)]
+
+
+@_rule(
+    _aten.mse_loss.default,
+    _aten.smooth_l1_loss.default,
+    _aten.soft_margin_loss.default,
+    _aten.binary_cross_entropy.default,
+    device="cpu",
+)
+def _reduced_loss(output: Spec, target: Spec, *args: Any) -> Sequence[Spec | None] | None:
+    # One number, in the storage that was made for the loss of each element.
+    reduction = next((arg for arg in reversed(args) if type(arg) is int), 1)
+    if reduction == 0 or output.dtype != target.dtype:
+        return None
+    room = torch.broadcast_shapes(output.size, target.size).numel()
+    return [spec((), (), output.dtype, output.device, room=room)]
+
+
+@_rule(_aten.col2im.default, device="cpu")
+def _columns_to_image(
+    columns: Spec, size: Sequence[int], kernel: Sequence[int], *_: Any
+) -> Sequence[Spec | None]:
+    # Made as large as the columns first.
+    channels = columns.size[-2] // (kernel[0] * kernel[-1])
+    image = (*columns.size[:-2], channels, *size)
+    return [spec(image, contiguous(image), columns.dtype, columns.device, room=columns.numel)]
+
+
+@_rule(_aten._linalg_svd.default, device="cpu")
+def _singular_values(
+    matrix: Spec, full_matrices: bool = False, compute_uv: bool = True, **_: Any
+) -> Sequence[Spec | None] | None:
+    *batch, rows, columns = matrix.size
+    if not compute_uv or not matrix.numel or not matrix.dtype.is_floating_point:
+        return None
+    least = min(rows, columns)
+    left = (*batch, rows, rows if full_matrices else least)
+    right = (*batch, columns if full_matrices else least, columns)
+    return [_by_columns(matrix, left), _like(matrix, (*batch, least)), _by_columns(matrix, right)]
+
+
+def _by_columns(source: Spec, size: tuple[int, ...]) -> Spec:
+    *batch, inner, outer = contiguous((*size[:-2], size[-1], size[-2]))
+    return spec(size, (*batch, outer, inner), source.dtype, source.device)
+
+
 @_rule(*operators_named("aten", "_grouped_mm.default"), device="cpu")
 def _grouped_mm(
     left: Spec,
@@ -262,6 +345,8 @@ def _grouped_mm(
     dtype: torch.dtype | None = None,
 ) -> Sequence[Spec | None] | None:
     # torch's own is of a GPU, which takes half precision only.
+    if left.size[-1] != right.size[-2]:
+        raise NeedsValues(_WRONG)
     rows, columns = left.size[-2], right.size[-1]
     if len(left.size) == 3 and len(right.size) == 3:
         size: tuple[int, ...] = (left.size[0], rows, columns)
@@ -336,9 +421,11 @@ def _log_sigmoid(numbers: Spec) -> Sequence[Spec | None] | None:
     device="cpu",
 )
 def _padded(image: Spec, padding: Sequence[int]) -> Sequence[Spec | None] | None:
-    if not is_channels_last(image):
+    if not is_channels_last(image) or len(padding) != 4:
         return None
     left, right, top, bottom = padding
+    if max(left, right) >= image.size[3] or max(top, bottom) >= image.size[2]:
+        return None  # too much to reflect
     size = (*image.size[:2], image.size[2] + top + bottom, image.size[3] + left + right)
     return [spec(size, channels_last(size), image.dtype, image.device)]
 

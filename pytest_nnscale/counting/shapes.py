@@ -14,12 +14,17 @@ import torch
 from torch import Tensor
 
 from pytest_nnscale.counting.shape_rules import rule_for
-from pytest_nnscale.counting.specs import Spec, extent, spec, spec_of
+from pytest_nnscale.counting.specs import Spec, contiguous, extent, spec, spec_of
 from pytest_nnscale.counting.traced import NeedsValues, Traced
 
 _aten = torch.ops.aten
-_INDEXING = frozenset({_aten.index, _aten._unsafe_index})
+INDEXING = frozenset({_aten.index, _aten._unsafe_index})
+MASKS = (torch.bool, torch.uint8)
 _PUTTING = frozenset({_aten.index_put_.default, _aten._index_put_impl_.default})
+# These are not tagged as what they are.
+_ELEMENTWISE = frozenset({_aten.hardswish.default, _aten.hardswish_backward.default})
+# They take the strides of what they are given.
+_COPIES = frozenset({_aten.clone.default, _aten._to_copy.default, _aten.hardtanh.default})
 Place = int | str  # of an argument: its position, or its name
 
 
@@ -85,9 +90,9 @@ def depends_on_values(func: Any, args: Sequence[Any]) -> bool:
 
     torch tags such operators. Indexing is one of them only where an index is a mask.
     """
-    if func._overloadpacket in _INDEXING:
+    if func._overloadpacket in INDEXING:
         indices = [each for each in args[1] if isinstance(each, Tensor)]
-        return any(each.dtype in (torch.bool, torch.uint8) for each in indices)
+        return any(each.dtype in MASKS for each in indices)
     return (
         torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags
     )
@@ -149,16 +154,19 @@ def _by_meta_kernel(
         raise NeedsValues(f"{func.name()} returned {type(out).__name__}")
     origins = {id(standing[id(tensor)]): place for place, tensor in tensors}
     storages = {standing[id(tensor)].untyped_storage()._cdata: place for place, tensor in tensors}
-    return Outcome(tuple(_output(func, each, origins, storages, home) for each in outs), wrapped)
+    call = (func, args, [tensor for _, tensor in tensors])
+    outputs = tuple(_output(call, each, origins, storages, home) for each in outs)
+    return Outcome(outputs, wrapped)
 
 
 def _output(
-    func: Any,
+    call: tuple[Any, Sequence[Any], Sequence[Tensor]],
     out: Any,
     origins: Mapping[int, tuple[Place, ...]],
     storages: Mapping[int, tuple[Place, ...]],
     home: torch.device,
 ) -> Output:
+    func, *_ = call
     if not isinstance(out, Tensor):
         if out is None or isinstance(out, bool | int | float):
             return Given(out)
@@ -170,7 +178,26 @@ def _output(
         raise NeedsValues(f"{func.name()} gives {why}")
     found = _at(spec_of(out), home)
     shared = storages.get(out.untyped_storage()._cdata)
-    return New(found) if shared is None else View(found, shared)
+    if shared is not None:
+        return View(found, shared)
+    if _runs_over_dense(*call, found):
+        found = spec(found.size, contiguous(found.size), found.dtype, home)
+    return New(found)
+
+
+def _runs_over_dense(func: Any, args: Sequence[Any], tensors: Sequence[Tensor], out: Spec) -> bool:
+    """Tell whether a kernel that goes element by element finds all of its tensors contiguous.
+
+    Then its output is, too, on every device but meta, which keeps strides of axes of length one.
+    Numbers among its operands are tensors of another shape to it.
+    """
+    pointwise = torch.Tag.pointwise in func.tags or func in _ELEMENTWISE
+    if 1 not in out.size or not pointwise or func in _COPIES or func._overloadname == "Scalar":
+        return False
+    for argument, arg in zip(func._schema.arguments, args, strict=False):
+        if str(argument.type) == "Tensor" and not isinstance(arg, Tensor):
+            return False
+    return all(tuple(tensor.shape) == out.size and tensor.is_contiguous() for tensor in tensors)
 
 
 def _home(
@@ -255,7 +282,7 @@ def _specs(arguments: Any) -> Any:
 def _at(found: Spec, device: torch.device) -> Spec:
     if found.device == device:
         return found
-    return spec(found.size, found.stride, found.dtype, device, found.offset)
+    return spec(found.size, found.stride, found.dtype, device, found.offset, found.room)
 
 
 @functools.cache

@@ -9,9 +9,12 @@ from torch import Tensor
 
 
 class Spec:
-    """Shape, strides, offset, dtype and device of one strided tensor; made by `spec` alone."""
+    """Shape, strides, offset, dtype and device of one strided tensor; made by `spec` alone.
 
-    __slots__ = ("device", "dtype", "nbytes", "numel", "offset", "size", "stride")
+    `room` is for how many elements its storage is made, where these are more than it shows.
+    """
+
+    __slots__ = ("device", "dtype", "nbytes", "numel", "offset", "room", "size", "stride")
 
     def __init__(
         self,
@@ -20,14 +23,15 @@ class Spec:
         offset: int,
         dtype: torch.dtype,
         device: torch.device,
+        room: int,
     ) -> None:
-        self.size, self.stride, self.offset = size, stride, offset
+        self.size, self.stride, self.offset, self.room = size, stride, offset, room
         self.dtype, self.device = dtype, device
         numel = 1
         for length in size:
             numel *= length
         self.numel = numel
-        self.nbytes = extent(size, stride, offset) * dtype.itemsize
+        self.nbytes = max(room, extent(size, stride, offset)) * dtype.itemsize
 
     def __repr__(self) -> str:
         return f"{self.dtype}{list(self.size)} by {list(self.stride)} on {self.device}"
@@ -42,14 +46,15 @@ def spec(
     dtype: torch.dtype,
     device: torch.device,
     offset: int = 0,
+    room: int = 0,
 ) -> Spec:
     """Return the one spec of these properties."""
-    key = (size, stride, offset, dtype, device)
+    key = (size, stride, offset, dtype, device, room)
     found = _interned.get(key)
     if found is None:
         size, stride = tuple(map(int, size)), tuple(map(int, stride))
-        key = (size, stride, int(offset), dtype, device)
-        found = _interned[key] = Spec(size, stride, int(offset), dtype, device)
+        key = (size, stride, int(offset), dtype, device, room)
+        found = _interned[key] = Spec(size, stride, int(offset), dtype, device, room)
     return found
 
 

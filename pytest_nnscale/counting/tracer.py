@@ -20,6 +20,7 @@ from torch.nn.parameter import is_lazy
 
 from pytest_nnscale.counting.counter import Counter
 from pytest_nnscale.counting.driverless import DriverlessTracingMode
+from pytest_nnscale.counting.leftovers import let_go
 from pytest_nnscale.counting.specs import spec
 from pytest_nnscale.counting.standins import StandIns
 from pytest_nnscale.counting.tracing import TracingMode
@@ -100,9 +101,13 @@ class Tracer(Counter):
         self._script = None
 
     def restore(self) -> None:
-        """Put back what the block changed."""
+        """Put back what the block changed; a trace of which a tensor was kept for later is none."""
         self._stand_ins.restore()
         super().restore()
+        if let_go(self._liveness):
+            self._mode.gave_up = (
+                self._mode.gave_up or "a tensor was kept in a cache for later calls"
+            )
 
     def _keep(self, parts: Sequence[nn.Module]) -> None:
         self._outline = Outline(parts)

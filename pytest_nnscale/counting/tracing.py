@@ -217,6 +217,9 @@ class TracingMode(CountingMode):
         if func.namespace == "profiler":
             return func(*args, **kwargs)
         tensors = [*tensors_in(args), *tensors_in(kwargs)]
+        resolves = func is _aten.clone.default and _is_lazy(args[0])  # a conjugate view
+        if resolves and self._values.suffice(func, args, kwargs, tensors):
+            return super()._observe(func, args, kwargs)
         for tensor in tensors:
             why = why_untraceable(tensor)
             if type(tensor) not in PLAIN and type(tensor) is not Traced:
@@ -231,9 +234,10 @@ class TracingMode(CountingMode):
         if keeps_values and (_computes_nothing(func) or depends_on_values(func, args)):
             return super()._observe(func, args, kwargs)
         if known is None:
-            outcome = outcome_of(func, args, kwargs, self._device)
+            countable = self._values.masks_counted(func, args)
+            outcome = outcome_of(func, countable, kwargs, self._device)
             known = remembered(func, args, kwargs, outcome)
-            if place is not None and rememberable(func):
+            if place is not None and rememberable(func) and countable is args:
                 self._table[place] = known
         if keeps_values and not known.valueless:
             return super()._observe(func, args, kwargs)
@@ -340,5 +344,10 @@ def _has_lifeline(args: tuple[Any, ...]) -> bool:
     return bool(args) and type(getattr(args[0], "lifeline", None)) is Lifeline
 
 
+def _is_lazy(tensor: Tensor) -> bool:
+    return type(tensor) is Tensor and (tensor.is_conj() or tensor.is_neg())
+
+
 def _computes_nothing(func: Any) -> bool:
-    return bool(func.is_view) or func in (_LIFT, _aten.lift.default)
+    views = bool(func.is_view) or torch.Tag.inplace_view in func.tags
+    return views or func in (_LIFT, _aten.lift.default)

@@ -62,7 +62,10 @@ class Outline:
             for item in chain(inner, in_tuples):
                 if type(item) in unusual:
                     self._deeper.keep(item)
-        own = {id(tensor): (tensor, id(part)) for part in parts for tensor in kept_by(part)}
+        # A tensor of two modules is the first one's.
+        own = {
+            id(tensor): (tensor, id(part)) for part in reversed(parts) for tensor in kept_by(part)
+        }
         self.owners = {key: owner for key, (_, owner) in own.items()}
         self.places = KeptPlaces(chain(tensors, (tensor for tensor, _ in own.values())))
 

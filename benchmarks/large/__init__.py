@@ -1,0 +1,1 @@
+"""Models far larger than the memory of the machine that counts them."""
