@@ -75,6 +75,7 @@ class StandIns:
         while self._replaced:
             kept, name, tensor = self._replaced.pop()
             kept[name] = tensor
+        self._made.clear()  # and with them the gradients that they were given
 
     def _at_home(self, tensor: Tensor) -> bool:
         if self._everything:

@@ -8,6 +8,7 @@ step counters are computed, contractions never are.
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
@@ -70,6 +71,7 @@ class TracingMode(CountingMode):
         self._stack = self._modules.stack
         self._log = self._ledger.log.append
         self._note = self._liveness.note
+        self._imported = len(sys.modules)
         self._values = KnownValues(self._liveness.is_inside, device)
 
     def give_up(self, reason: str) -> NoReturn:
@@ -237,6 +239,7 @@ class TracingMode(CountingMode):
             countable = self._values.masks_counted(func, args)
             outcome = outcome_of(func, countable, kwargs, self._device)
             known = remembered(func, args, kwargs, outcome)
+            self._look_for_imports()
             if place is not None and rememberable(func) and countable is args:
                 self._table[place] = known
         if keeps_values and not known.valueless:
@@ -247,6 +250,15 @@ class TracingMode(CountingMode):
             if type(tensor) is not Traced and id(tensor) not in self.inside
         ]
         return self._book(known, func, args, kwargs, reals)
+
+    def _look_for_imports(self) -> None:
+        """Collect garbage where modules were imported: their frames, in cycles, hold tensors.
+
+        torch.fx.wrap, which a module calls while it is imported, leaves such a cycle behind.
+        """
+        if len(sys.modules) != self._imported:
+            self._imported = len(sys.modules)
+            gc.collect(0)  # what is in those cycles is as young as they are
 
     def _book(
         self,
