@@ -83,7 +83,8 @@ class CountingMode(TorchDispatchMode):
         # A wrapper takes itself apart: the operators on its parts are what runs.
         if func in _METADATA or any(_is_wrapper(kind) for kind in types):
             return NotImplemented
-        if getattr(func, "namespace", "") == "prim":  # a question, such as prim::device
+        # A question, such as prim::device, or a word to the profiler.
+        if getattr(func, "namespace", "") in ("prim", "profiler"):
             return func(*args, **kwargs)
         self._on_operator()
         if func is torch.ops.higher_order.cond:

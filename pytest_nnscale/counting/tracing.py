@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 
 from pytest_nnscale.counting.dispatch import _OBSERVE, CountingMode, name_of, shapes_in
 from pytest_nnscale.counting.flops import NoCount, flops_of
@@ -216,8 +217,6 @@ class TracingMode(CountingMode):
         __tracebackhide__ = True
         if not isinstance(func, torch._ops.OpOverload):
             raise NeedsValues(f"{name_of(func)} runs as a whole")
-        if func.namespace == "profiler":
-            return func(*args, **kwargs)
         tensors = [*tensors_in(args), *tensors_in(kwargs)]
         resolves = func is _aten.clone.default and _is_lazy(args[0])  # a conjugate view
         if resolves and self._values.suffice(func, args, kwargs, tensors):
@@ -236,9 +235,11 @@ class TracingMode(CountingMode):
         if keeps_values and (_computes_nothing(func) or depends_on_values(func, args)):
             return super()._observe(func, args, kwargs)
         if known is None:
-            countable = self._values.masks_counted(func, args)
-            outcome = outcome_of(func, countable, kwargs, self._device)
-            known = remembered(func, args, kwargs, outcome)
+            # A mode further out, such as that of a trace around this one, would answer as well.
+            with _disable_current_modes():
+                countable = self._values.masks_counted(func, args)
+                outcome = outcome_of(func, countable, kwargs, self._device)
+                known = remembered(func, args, kwargs, outcome)
             self._look_for_imports()
             if place is not None and rememberable(func) and countable is args:
                 self._table[place] = known
