@@ -30,14 +30,15 @@ def let_go(liveness: Liveness) -> bool:
     return True
 
 
-def _kept(liveness: Liveness) -> list[Traced]:
-    return [
+def _kept(liveness: Liveness) -> tuple[Traced, ...]:
+    # A tuple, since a list of ours would be found among what holds them, and emptied.
+    return tuple(
         each
         for each in gc.get_objects()
         if type(each) is Traced
         and type(each.lifeline) is Lifeline
         and each.lifeline.note == liveness.note
-    ]
+    )
 
 
 def _take_out(left: Any) -> None:

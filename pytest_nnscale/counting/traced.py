@@ -44,6 +44,10 @@ class Traced(Tensor):
         """Refuse: whoever takes it would read from no address."""
         raise NeedsValues("the memory of a tensor was asked for")
 
+    def share_memory_(self) -> Traced:
+        """Refuse: there is no memory to move."""
+        raise NeedsValues("the memory of a tensor was to be shared")
+
     def __reduce_ex__(self, _protocol: Any) -> Any:
         raise NeedsValues("a tensor was copied or pickled")
 

@@ -110,6 +110,11 @@ class Tracer(Counter):
             )
 
     def _keep(self, parts: Sequence[nn.Module]) -> None:
+        for part in parts:
+            if isinstance(part, torch.jit.ScriptModule):
+                self._mode.give_up(f"{class_name(part)} runs in TorchScript")
+            if any(map(is_lazy, kept_by(part))):
+                self._mode.give_up(f"{class_name(part)} is lazy and has no shapes yet")
         self._outline = Outline(parts)
         self._keepsakes.append(self._outline)
         if any(issubclass(kind, torch.ScriptObject) for kind in self._outline.kinds):
@@ -117,13 +122,8 @@ class Tracer(Counter):
 
     def _seen(self, parts: Sequence[nn.Module]) -> None:
         """Take modules into the trace, before they run."""
-        for part in parts:
-            if isinstance(part, torch.jit.ScriptModule):
-                self._mode.give_up(f"{class_name(part)} runs in TorchScript")
         places, owners = self._outline.places, self._outline.owners
         tensors = places.tensors
-        if any(map(is_lazy, tensors)):
-            self._mode.give_up("a module is lazy and has no shapes yet")
         self._liveness.weights(
             places.storages, places.geometry[-1], [owners[id(tensor)] for tensor in tensors]
         )

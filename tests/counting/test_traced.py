@@ -86,7 +86,6 @@ def test_what_reads_its_memory_raises(name: str) -> None:
         READ_BY_ADDRESS[name](without_data(3, 3))
 
 
-@pytest.mark.xfail(strict=True, reason="share_memory_ reads from no address: the process ends")
 def test_sharing_its_memory_raises() -> None:
     """In a process of its own, since it may not outlive that."""
     program = (
@@ -142,7 +141,6 @@ def test_its_bytes_are_freed_with_it() -> None:
 CAPTURED: list[Tensor] = []
 
 
-@pytest.mark.xfail(strict=True, reason="let_go() empties the list that it goes through")
 @pytest.mark.parametrize("phase", ["inference", "training"])
 def test_what_a_hook_captures_has_values(phase: Any) -> None:
     """The model is run then, so that the user finds tensors that can be used."""

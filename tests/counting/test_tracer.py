@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -276,3 +278,20 @@ def test_nothing_is_computed() -> None:
     weight = r(1).expand(side, side)
     found = profile(lambda x: x @ weight, args=(weight,))
     assert (found.method, found.flops) == ("traced", 2 * side**3)
+
+
+@pytest.mark.slow
+def test_the_first_trace_of_a_process_counts_as_later_ones() -> None:
+    """In a process of its own: torch imports much at the first of its meta kernels."""
+    program = (
+        "import torch\n"
+        "from torch import nn\n"
+        "from pytest_nnscale import profile\n"
+        "model = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 2))\n"
+        "print(*(profile(model, args=(torch.rand(4, 8),)).memory_bytes for _ in range(2)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    first, second = done.stdout.split()
+    assert first == second

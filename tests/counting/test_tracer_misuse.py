@@ -259,6 +259,13 @@ def test_it_works_after_an_error() -> None:
     assert profile(model, args=(torch.rand(3, 4),)) == profile(model, args=(torch.rand(3, 4),))
 
 
+def test_no_collection_comes_in_a_trace() -> None:
+    """It would free what lies in cycles at a moment that depends on what ran before."""
+    seen: list[bool] = []
+    profile(Model(lambda *_: seen.append(gc.isenabled())), args=(torch.rand(3, 4),))
+    assert seen[0] is False
+
+
 @pytest.mark.usefixtures("_left_alone")
 def test_collection_stays_off_where_it_was() -> None:
     """A user who has put it off finds it so."""

@@ -180,7 +180,7 @@ ZOO: dict[str, Callable[[Any], tuple[nn.Module, tuple[Any, ...]]]] = {
         ]
     },
     "googlenet": _classes("googlenet", init_weights=False),
-    "inception_v3": _classes("inception_v3", 96, init_weights=False),
+    "inception_v3": _classes("inception_v3", 96, init_weights=False, aux_logits=False),
     "vit_b_32": _classes("vit_b_32", 64, image_size=64),
     "maxvit_t": lambda tv: (
         tv.models.MaxVit((64, 64), 8, 2, [8, 8], [1, 1], 4, 0.0),

@@ -105,6 +105,12 @@ def routed(first: nn.Module, second: nn.Module, x: Tensor) -> Tensor:
     return out
 
 
+def tied() -> nn.Module:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    model[1].weight = model[0].weight
+    return model
+
+
 CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor], str]] = {
     "mask": (lambda: linear(lambda m, x: m(x)[m(x) > 0]), rows, "aten::index"),
     "item": (lambda: linear(lambda m, x: m(x) * m(x).sum().item()), rows, "_local_scalar_dense"),
@@ -149,7 +155,6 @@ def test_what_needs_values_is_run(name: str) -> None:
     assert count.flops == observing._execute(Workload(model, (x,))).count().flops
 
 
-@pytest.mark.xfail(strict=True, reason="it says that weights are packed: of any ScriptObject")
 @pytest.mark.filterwarnings("ignore")
 def test_a_scripted_part_is_named() -> None:
     """What keeps a trace from it is that it runs in TorchScript."""
@@ -169,6 +174,26 @@ def test_an_lstm_in_training_is_run() -> None:
     count = observing.count_apart(Workload(nn.LSTM(8, 8), (r(5, 3, 8),), phase="training")).count()
     assert (count.method, count.backward) == ("executed", True)
     assert "oneDNN" in count.why_executed
+
+
+@pytest.mark.parametrize("way", ["whole", "a view", "a copy"])
+def test_an_input_that_was_written_is_not_asked(way: str) -> None:
+    """A trace writes nothing: what the input holds is not what it would hold by then."""
+
+    def forward(inner: nn.Module, x: Tensor) -> Tensor:
+        if way == "whole":
+            x.mul_(-1)
+        elif way == "a view":
+            x[:2].mul_(-1)
+            x[2:].mul_(-1)
+        else:
+            x.copy_(-inner(x).abs() - 1)
+        return inner(x) if x.sum() > 0 else inner(inner(x))
+
+    model, x = linear(forward), rows()
+    count = counted(model, x)
+    assert count.method == "executed"
+    assert count.flops == (2 + (way == "a copy")) * 512
 
 
 def test_an_operator_with_a_fake_kernel_is_traced() -> None:
@@ -199,6 +224,7 @@ class TestOnMeta:
             lambda: linear(lambda m, x: (m(x) @ x.T).masked_fill(torch.ones(4, 4, device=x.device).triu(1) > 0, -1.0)),
             lambda: (rows(),),
         ),
+        "tied weights": (tied, lambda: (rows(),)),
         "a view of a weight": (
             lambda: linear(lambda m, x: m(x) @ m.weight[:4].T.contiguous()),
             lambda: (rows(),),
@@ -220,6 +246,17 @@ class TestOnMeta:
             assert getattr(one, field) == getattr(other, field), field
         assert one.held == other.held
         assert one.modules == other.modules
+
+    def test_its_parameters_are_parameters(self) -> None:
+        """Also while others stand in for them."""
+
+        def forward(inner: nn.Module, x: Tensor) -> Tensor:
+            assert isinstance(inner.weight, nn.Parameter)
+            assert [*map(id, inner.parameters())] == [id(inner.weight), id(inner.bias)]
+            return inner(x)
+
+        model = linear(forward).to("meta")
+        assert profile(model, args=(rows().to("meta"),)).method == "traced"
 
     def test_it_is_on_meta_afterwards(self) -> None:
         """What stood in for its weights is gone, and they are the same objects."""

@@ -119,6 +119,16 @@ def test_attributes_are_put_back() -> None:
     assert not hasattr(model[1], "more")
 
 
+def test_names_are_put_back() -> None:
+    """What goes by another name, and is the same, is put back too."""
+    module = holding([1])
+    outline = Outline([module])
+    module.other = vars(module).pop("held")
+    outline.restore()
+    assert module.held == [1]
+    assert not hasattr(module, "other")
+
+
 def test_equal_values_are_told_apart() -> None:
     """An attribute is put back by identity: what is equal is not the same."""
     first, second = [1], [1]
