@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_nnscale.errors import CannotMeasure
 from pytest_nnscale.observation import Observation
 from pytest_nnscale.workload import Workload, gradients_for, same_device
 
 if TYPE_CHECKING:
+    import torch
+
     from pytest_nnscale.counting.counter import Counter
     from pytest_nnscale.counting.tracer import Tracer
 
@@ -85,8 +87,6 @@ def count_apart(workload: Workload, device: str | None = None) -> Counter:
 def _trace(workload: Workload, device: str | None = None) -> Tracer:
     import torch
 
-    from pytest_nnscale.counting.tracer import Tracer
-
     home = torch.device(workload.device)
     elsewhere = device is not None and not same_device(device, workload.device)
     target = torch.device(device) if device is not None and elsewhere else home
@@ -100,11 +100,44 @@ def _trace(workload: Workload, device: str | None = None) -> Tracer:
             f"a training step on {target.type} cannot be traced on a machine without its driver",
             remedy="trace it for the CPU, or run it where a GPU is",
         )
-    tracer = Tracer(roots=workload.modules, device=target, elsewhere=elsewhere)
-    # For a gradient autograd would ask the driver for a stream, and end the process.
-    gradients = torch.inference_mode() if driverless else gradients_for(workload.phase)
+    if driverless:
+        # For a gradient autograd would ask the driver for a stream, and end the process.
+        return _traced(workload, target, elsewhere=elsewhere, mode=torch.inference_mode())
+    if workload.phase == "inference":
+        tracer = _traced(
+            workload, target, elsewhere=elsewhere, alone=True, mode=_without_autograd()
+        )
+        if not tracer.wants_gradients:
+            return tracer
+    return _traced(workload, target, elsewhere=elsewhere, mode=gradients_for(workload.phase))
+
+
+@contextmanager
+def _without_autograd() -> Iterator[None]:
+    """Switch autograd off, so that torch hands over operators before it takes them apart.
+
+    Other than inference mode it makes no tensors that refuse what follows, such as a view.
+    """
+    import torch
+
+    with torch.no_grad(), torch._C._AutoDispatchBelowADInplaceOrView():
+        yield
+
+
+def _traced(
+    workload: Workload,
+    device: torch.device,
+    *,
+    elsewhere: bool,
+    mode: AbstractContextManager[Any],
+    alone: bool = False,
+) -> Tracer:
+    """Trace a workload in a grad mode, and put back what that did."""
+    from pytest_nnscale.counting.tracer import Tracer
+
+    tracer = Tracer(roots=workload.modules, device=device, elsewhere=elsewhere, alone=alone)
     try:
-        with tracer, gradients:
+        with tracer, mode:
             args, kwargs = tracer.take((workload.args, dict(workload.kwargs)))
             replace(workload, args=args, kwargs=kwargs).run()
     except Exception as error:

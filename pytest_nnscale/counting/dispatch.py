@@ -32,6 +32,7 @@ _METADATA = frozenset(
 
 
 _OBSERVE = object()
+_COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 
 
 class CountingMode(TorchDispatchMode):
@@ -90,9 +91,15 @@ class CountingMode(TorchDispatchMode):
         if func is torch.ops.higher_order.cond:
             return self._cond(*args)
         if _is_composite(func) and formula_for(func) is None and not _any_nested(args, kwargs):
-            with self:
-                return func.decompose(*args, **kwargs)
+            return self._decomposed(func, args, kwargs)
         return _OBSERVE
+
+    def _decomposed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operator as those that it is made of where autograd takes it apart."""
+        __tracebackhide__ = True
+        with self:
+            # Not `decompose`: that prefers what Python has for compilers, which are other ones.
+            return func._op_dk(_COMPOSITE, *args, **kwargs)
 
     def _cond(self, predicate: Any, if_true: Any, if_false: Any, operands: Any = ()) -> Any:
         __tracebackhide__ = True
@@ -184,7 +191,7 @@ class CountingMode(TorchDispatchMode):
 
 @functools.cache
 def _is_composite(func: Any) -> bool:
-    # Seen whole under inference_mode only. Decompositions registered in Python are for tracing.
+    # Seen whole under inference_mode only.
     return isinstance(func, torch._ops.OpOverload) and bool(
         torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
     )

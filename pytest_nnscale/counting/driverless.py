@@ -12,8 +12,8 @@ from pytest_nnscale.counting.tracing import TracingMode
 class DriverlessTracingMode(TracingMode):
     """A tracing mode under whose key torch makes tensors on a GPU without looking for its driver."""
 
-    def __init__(self, *args: Any, device: torch.device) -> None:
-        super().__init__(*args, device=device)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self._mode_key = torch._C._TorchDispatchModeKey.FAKE
 
     @classmethod

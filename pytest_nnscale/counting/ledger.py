@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
@@ -108,7 +109,7 @@ class Count:
 
 
 class Entry(Protocol):
-    """What a call costs, as it is logged."""
+    """What a call costs, as it is logged: its parts together, where it has any."""
 
     @property
     def name(self) -> str: ...
@@ -118,6 +119,8 @@ class Entry(Protocol):
     def kernels(self) -> int: ...
     @property
     def devices(self) -> tuple[str, ...]: ...
+    @property
+    def parts(self) -> Sequence[Entry] | None: ...
 
 
 class Ledger:
@@ -207,16 +210,18 @@ class Ledger:
     def _read_log(self) -> None:
         flops, kernels, by_operator = self._flops, self._kernels, self._by_operator
         devices: dict[tuple[str, ...], None] = {}
-        for entry, owner in self.log:
+        for (whole, owner), times in Counter(self.log).items():
             key = (owner, False)
-            if entry.flops:
-                calls, before = by_operator.get(entry.name, (0, 0))
-                by_operator[entry.name] = calls + 1, before + entry.flops
-                flops[key] = flops.get(key, 0) + entry.flops
-            if entry.kernels:
-                kernels[key] = kernels.get(key, 0) + 1
-            devices[entry.devices] = None
-        self.operators += len(self.log)
+            parts = (whole,) if whole.parts is None else whole.parts
+            self.operators += times * len(parts)
+            for entry in parts:
+                if entry.flops:
+                    calls, before = by_operator.get(entry.name, (0, 0))
+                    by_operator[entry.name] = calls + times, before + times * entry.flops
+                    flops[key] = flops.get(key, 0) + times * entry.flops
+                if entry.kernels:
+                    kernels[key] = kernels.get(key, 0) + times * entry.kernels
+                devices[entry.devices] = None
         self.devices.update((device, None) for found in devices for device in found)
         self.log.clear()
 

@@ -69,8 +69,8 @@ class Liveness:
     """Follows the bytes of tensor storages; owners are whatever ints the caller uses."""
 
     def __init__(self) -> None:
-        self._events: list[tuple[Holder, int]] = []
-        self.note = self._events.append
+        self.events: list[tuple[Holder, int]] = []  # not summed up yet
+        self.note = self.events.append
         self._before: dict[Holder, int] = {}
         self._storages: dict[int, _Storage] = {}
         self._lasting: set[int] = set()  # of `weights`, by their identity
@@ -145,7 +145,7 @@ class Liveness:
 
     def settle(self) -> None:
         """Keep the notes short; to be called now and then."""
-        if len(self._events) > _MANY:
+        if len(self.events) > _MANY:
             self._sum_up()
 
     def close(self) -> None:
@@ -187,8 +187,8 @@ class Liveness:
         return known
 
     def _sum_up(self) -> None:
-        events = self._events[:]
-        del self._events[: len(events)]
+        events = self.events[:]
+        del self.events[: len(events)]
         if not events:
             return
         sums = [*accumulate((change for _, change in events), initial=self._live)]

@@ -1,7 +1,8 @@
 """What is remembered of calls by their shapes, from one trace to the next in a process.
 
 A key holds all that the answer depends on: the operator, the specs of its tensors with strides and
-offsets, its numbers and flags, the default dtype; a table is for one target device. What depends on
+offsets, its numbers and flags, the default dtype; a table is for one target device, with autograd
+or without. What depends on
 values is never remembered, nor any module or model: only single operators are. All is forgotten
 when formulas were registered or operators declared free meanwhile.
 """
@@ -19,6 +20,7 @@ from pytest_nnscale.counting.declared import declared_names
 from pytest_nnscale.counting.dispatch import name_of
 from pytest_nnscale.counting.flops import NoCount, flops_of, from_shapes_alone
 from pytest_nnscale.counting.formulas.registry import registered
+from pytest_nnscale.counting.ledger import Entry
 from pytest_nnscale.counting.shapes import Given, New, Outcome, Output, View, argument_at
 from pytest_nnscale.counting.specs import forget_specs
 from pytest_nnscale.counting.values import SMALL
@@ -34,7 +36,9 @@ class Remembered:
     `flops` is None where a formula asks for more than shapes; `remedy` says how to have the call
     counted where it has no formula. `special` is a call that has more to it than
     its outputs and known FLOPs. `valueless` says that there are no values to keep of the outputs,
-    or too many. `func` is kept so that its id stays its own.
+    or too many. `func` is kept so that its id stays its own. An operator that is made of others
+    has them in `parts`; what these make and drop again are the bytes of `before` and `after` its
+    own output comes to life.
     """
 
     func: Any
@@ -49,21 +53,24 @@ class Remembered:
     writes: bool
     valueless: bool
     devices: tuple[str, ...]
+    parts: tuple[Entry, ...] | None = None
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
 
 
 Table = dict[tuple[Any, ...], Remembered]
-_tables: dict[torch.device, Table] = {}
+_tables: dict[tuple[torch.device, bool], Table] = {}
 _stamp: object = None
 
 
-def table_for(device: torch.device) -> Table:
-    """Return the table of a target device; an empty one where formulas have changed since."""
+def table_for(device: torch.device, *, alone: bool) -> Table:
+    """Return the table of a target device, `alone` without autograd; empty where formulas changed."""
     global _stamp
     stamp = (registered(), declared_names())
     if stamp != _stamp or sum(map(len, _tables.values())) > _MOST:
         forget()
         _stamp = stamp
-    return _tables.setdefault(device, {})
+    return _tables.setdefault((device, alone), {})
 
 
 def forget() -> None:

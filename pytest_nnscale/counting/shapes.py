@@ -74,7 +74,7 @@ def outcome_of(
         raise NeedsValues(f"{func.name()} depends on values")
     if func in _PUTTING:  # a mask decides where, not what comes back
         return Outcome((Same((0,)),), None)
-    tensors = [*_placed(args, kwargs)]
+    tensors = [*placed(args, kwargs)]
     home = _home(func, kwargs, [tensor for _, tensor in tensors], device)
     rule = rule_for(func, home.type)
     if rule is not None:
@@ -83,6 +83,22 @@ def outcome_of(
             outputs = tuple(Given(None) if s is None else New(_at(s, home)) for s in specs)
             return Outcome(outputs, tuple if len(func._schema.returns) > 1 else None)
     return _by_meta_kernel(func, args, kwargs, tensors, home)
+
+
+def with_gradients(
+    func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], outcome: Outcome
+) -> Outcome:
+    """Have views need a gradient where what they view does, as autograd has them do at all times."""
+    if func is _aten.detach.default:
+        return outcome
+    outputs = []
+    for output in outcome.outputs:
+        if isinstance(output, View):
+            source = argument_at(output.of, args, kwargs)
+            if source.spec.needs_grad if type(source) is Traced else source.requires_grad:
+                output = View(output.spec.with_gradient(), output.of)
+        outputs.append(output)
+    return Outcome(tuple(outputs), outcome.wrapped)
 
 
 def depends_on_values(func: Any, args: Sequence[Any]) -> bool:
@@ -245,7 +261,7 @@ def on_meta(tensor: Tensor) -> Tensor:
     return room.as_strided(size, stride, offset)
 
 
-def _placed(
+def placed(
     args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> Sequence[tuple[tuple[Place, ...], Tensor]]:
     """Return every tensor among some arguments with its place."""

@@ -11,10 +11,22 @@ from torch import Tensor
 class Spec:
     """Shape, strides, offset, dtype and device of one strided tensor; made by `spec` alone.
 
-    `room` is for how many elements its storage is made, where these are more than it shows.
+    `room` is for how many elements its storage is made, where these are more than it shows. Of
+    tensors that were there before the trace it is told whether they need a gradient: some
+    operators, such as matmul, are made of others accordingly.
     """
 
-    __slots__ = ("device", "dtype", "nbytes", "numel", "offset", "room", "size", "stride")
+    __slots__ = (
+        "device",
+        "dtype",
+        "nbytes",
+        "needs_grad",
+        "numel",
+        "offset",
+        "room",
+        "size",
+        "stride",
+    )
 
     def __init__(
         self,
@@ -24,14 +36,21 @@ class Spec:
         dtype: torch.dtype,
         device: torch.device,
         room: int,
+        *,
+        needs_grad: bool,
     ) -> None:
         self.size, self.stride, self.offset, self.room = size, stride, offset, room
-        self.dtype, self.device = dtype, device
+        self.dtype, self.device, self.needs_grad = dtype, device, needs_grad
         numel = 1
         for length in size:
             numel *= length
         self.numel = numel
         self.nbytes = max(room, extent(size, stride, offset)) * dtype.itemsize
+
+    def with_gradient(self) -> Spec:
+        """Return the spec of such a tensor that needs a gradient."""
+        place = self.size, self.stride, self.dtype, self.device, self.offset, self.room
+        return spec(*place, needs_grad=True)
 
     def __repr__(self) -> str:
         return f"{self.dtype}{list(self.size)} by {list(self.stride)} on {self.device}"
@@ -47,21 +66,25 @@ def spec(
     device: torch.device,
     offset: int = 0,
     room: int = 0,
+    needs_grad: bool = False,
 ) -> Spec:
     """Return the one spec of these properties."""
-    key = (size, stride, offset, dtype, device, room)
+    key = (size, stride, offset, dtype, device, room, needs_grad)
     found = _interned.get(key)
     if found is None:
         size, stride = tuple(map(int, size)), tuple(map(int, stride))
-        key = (size, stride, int(offset), dtype, device, room)
-        found = _interned[key] = Spec(size, stride, int(offset), dtype, device, room)
+        key = (size, stride, int(offset), dtype, device, room, needs_grad)
+        found = _interned[key] = Spec(
+            size, stride, int(offset), dtype, device, room, needs_grad=needs_grad
+        )
     return found
 
 
 def spec_of(tensor: Tensor) -> Spec:
     """Return the spec of a strided tensor as it is now."""
     offset: Any = tensor.storage_offset()
-    return spec(tensor.shape, tensor.stride(), tensor.dtype, tensor.device, offset)
+    place = tensor.shape, tensor.stride(), tensor.dtype, tensor.device, offset
+    return spec(*place, needs_grad=tensor.requires_grad)
 
 
 def forget_specs() -> None:

@@ -63,9 +63,9 @@ class StandIns:
             tensor.dtype,
             self._device,
             int(tensor.storage_offset()),
+            needs_grad=tensor.requires_grad,
         )
         made = traced(found, Lifeline(self._liveness.note, self._nobody, 0))
-        made.requires_grad_(tensor.requires_grad)
         made._is_param = isinstance(tensor, nn.Parameter)
         self._made[id(tensor)] = (tensor, made)
         return made

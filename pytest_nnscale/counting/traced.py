@@ -68,6 +68,8 @@ def traced(spec: Spec, lifeline: Lifeline | Tensor | None) -> Traced:
         Traced, spec.size, spec.stride, spec.offset, None, spec.dtype, _strided, spec.device
     )
     made.spec, made.lifeline = spec, lifeline
+    if spec.needs_grad:
+        made.requires_grad_()
     return made
 
 

@@ -10,7 +10,7 @@ Reference: torch._subclasses.fake_tensor, with which traces agree; it serves com
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import chain
+from itertools import chain, repeat
 from types import TracebackType
 from typing import Any
 
@@ -23,6 +23,7 @@ from pytest_nnscale.counting.driverless import DriverlessTracingMode
 from pytest_nnscale.counting.leftovers import let_go
 from pytest_nnscale.counting.specs import spec
 from pytest_nnscale.counting.standins import StandIns
+from pytest_nnscale.counting.traced import NeedsValues
 from pytest_nnscale.counting.tracing import TracingMode
 from pytest_nnscale.garbage import collected_later
 from pytest_nnscale.naming import class_name, kept_by
@@ -37,7 +38,9 @@ class Tracer(Counter):
 
     `device` is where the block takes itself to run: what is on meta has stand-ins there, and with
     `elsewhere` all that is on other devices, too. NeedsValues leaves the block where shapes are not enough; a model
-    that catches it makes the trace void all the same, so ask `gave_up`.
+    that catches it makes the trace void all the same, so ask `gave_up`. `alone` says that autograd
+    is switched off around the block, not only its gradients: where the model `wants_gradients`
+    after all, trace it again.
     """
 
     _mode: TracingMode
@@ -45,9 +48,14 @@ class Tracer(Counter):
     _traced = True
 
     def __init__(
-        self, *, roots: Iterable[nn.Module], device: torch.device, elsewhere: bool = False
+        self,
+        *,
+        roots: Iterable[nn.Module],
+        device: torch.device,
+        elsewhere: bool = False,
+        alone: bool = False,
     ) -> None:
-        self._device = device
+        self._device, self._alone = device, alone
         super().__init__(preserve=True, roots=roots)
         self._stand_ins = StandIns(device, self._liveness, everything=elsewhere)
         self._script: Any = None
@@ -55,15 +63,22 @@ class Tracer(Counter):
     def _make_mode(self) -> TracingMode:
         driverless = self._device.type == "cuda" and not torch.cuda.is_available()
         kind = DriverlessTracingMode if driverless else TracingMode
-        return kind(*self._mode_parts(), device=self._device)
+        return kind(*self._mode_parts(), device=self._device, alone=self._alone)
 
     @property
     def gave_up(self) -> str:
         """Why there is no trace; an empty text where there is one."""
         return self._mode.gave_up
 
+    @property
+    def wants_gradients(self) -> bool:
+        """Whether a trace without autograd may have failed for want of it."""
+        return bool(self._mode.gave_up) and self._mode.wants_gradients
+
     def void(self, error: Exception) -> None:
         """Say that an error ended the block, whoever raised it."""
+        if not isinstance(error, NeedsValues):
+            self._mode.wants_gradients = True  # for which torch has many words
         text, *_ = str(error).strip().splitlines() or [""]
         self._mode.gave_up = self._mode.gave_up or f"{type(error).__name__}: {text}"
 
@@ -135,6 +150,6 @@ class Tracer(Counter):
         # What is not traceable is looked at when it is used; so are stand-ins.
         of: Any = torch.Tensor
         if not any(chain(*(map(ask, tensors) for ask in (of.is_conj, of.is_neg, _is_quantized)))):
-            sizes, strides, offsets, dtypes, devices, *_ = places.geometry
-            specs = map(spec, sizes, strides, dtypes, devices, offsets)
+            sizes, strides, offsets, dtypes, devices, need_grad, *_ = places.geometry
+            specs = map(spec, sizes, strides, dtypes, devices, offsets, repeat(0), need_grad)
             self._mode.inside.update(zip(map(id, tensors), specs, strict=True))

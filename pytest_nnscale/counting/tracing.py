@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
+from pytest_nnscale.counting.composites import WHOLE, composed
 from pytest_nnscale.counting.dispatch import _OBSERVE, CountingMode, name_of, shapes_in
 from pytest_nnscale.counting.flops import NoCount, flops_of
 from pytest_nnscale.counting.liveness import Lifeline, MadeBy
@@ -32,6 +33,7 @@ from pytest_nnscale.counting.shapes import (
     depends_on_values,
     outcome_of,
     why_untraceable,
+    with_gradients,
 )
 from pytest_nnscale.counting.specs import Spec, spec_of
 from pytest_nnscale.counting.traced import NeedsValues, Traced, reshape_in_place, traced
@@ -41,6 +43,7 @@ from pytest_nnscale.counting.writes import tensors_in, written_by
 _aten = torch.ops.aten
 _autograd_node = torch._C._current_autograd_node
 _default_dtype = torch.get_default_dtype
+_gradients_on = torch.is_grad_enabled
 _PARAMETER = nn.Parameter
 PLAIN = frozenset({Tensor, nn.Parameter, nn.Buffer})
 _ATOMS = frozenset(
@@ -50,6 +53,7 @@ _ATOMS = frozenset(
 _TYPED = frozenset({float, bool, complex})
 _ONES = _aten.ones_like.default
 _LIFT = _aten.lift_fresh.default
+_DETACH_IN_PLACE = _aten.detach_.default
 _wrap = Tensor._make_wrapper_subclass
 _strided = torch.strided
 
@@ -58,15 +62,18 @@ class TracingMode(CountingMode):
     """Books operators without running them; NeedsValues is raised where shapes are not enough.
 
     `inside` has what parameters and buffers of the modules seen are, by their ids. `gave_up` is the
-    first reason why the trace is none, also where the model caught the error and went on.
+    first reason why the trace is none, also where the model caught the error and went on. A mode
+    that is `alone` has no autograd above it, and gives up where the model `wants_gradients`.
     """
 
-    def __init__(self, *args: Any, device: torch.device) -> None:
+    def __init__(self, *args: Any, device: torch.device, alone: bool = False) -> None:
         super().__init__(*args)
+        self._alone = alone
         self.inside: dict[int, Spec] = {}
         self.gave_up = ""
+        self.wants_gradients = False
         self._device = device
-        self._table = table_for(device)
+        self._table = table_for(device, alone=alone)
         self._holders: dict[tuple[int, bool], MadeBy] = {}
         self._optimizer = MadeBy(NOWHERE, "optimizer")
         self._stack = self._modules.stack
@@ -74,6 +81,7 @@ class TracingMode(CountingMode):
         self._note = self._liveness.note
         self._imported = len(sys.modules)
         self._values = KnownValues(self._liveness.is_inside, device)
+        self._others = 0  # calls so far that are more than what is logged of them
 
     def give_up(self, reason: str) -> NoReturn:
         """End the trace: raise NeedsValues, and remember why."""
@@ -84,7 +92,7 @@ class TracingMode(CountingMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         __tracebackhide__ = True
-        key: list[Any] = [id(func), _default_dtype()]
+        key: list[Any] = [id(func), _default_dtype(), _gradients_on()]
         reals: list[Tensor] = []  # that belong to no module seen
         shapes_alone = plain = False  # a tensor without values, one that is not traced
         inside = self.inside
@@ -106,7 +114,8 @@ class TracingMode(CountingMode):
                 elif (
                     arg.shape != spec.size
                     or arg.stride() != spec.stride
-                    or (arg.dtype is not spec.dtype)
+                    or arg.dtype is not spec.dtype
+                    or arg.requires_grad is not spec.needs_grad
                 ):
                     spec = inside[id(arg)] = spec_of(arg)
                 if kind is _PARAMETER or spec.numel > SMALL:
@@ -136,6 +145,8 @@ class TracingMode(CountingMode):
             or self._steps.running
             or _autograd_node()
         ):
+            if known.parts is not None:
+                return self._take_apart(func, args, kwargs or {}, place)
             if "torch._dynamo" in sys.modules:
                 self._on_operator()
             return self._book(known, func, args, kwargs, reals)
@@ -144,18 +155,22 @@ class TracingMode(CountingMode):
         owner = stack[-1][0] if stack else NOWHERE
         self._log((known, owner))
         holder = self._holders.get((owner, False)) or self._holder(owner, backward=False)
-        if known.wrapped is None:
-            output = known.output
-            if type(output) is not New:
-                return self._make(output, args, kwargs, holder)
+        for change in known.before:
+            self._note((holder, change))
+        if known.wrapped is not None:
+            out = known.wrapped([self._make(each, args, kwargs, holder) for each in known.outputs])
+        elif type(output := known.output) is New:
             spec = output[0]
             out = _wrap(
                 Traced, spec.size, spec.stride, spec.offset, None, spec.dtype, _strided, spec.device
             )
             out.spec = spec
             out.lifeline = Lifeline(self._note, holder, spec.nbytes)
-            return out
-        return known.wrapped([self._make(each, args, kwargs, holder) for each in known.outputs])
+        else:
+            out = self._make(output, args, kwargs, holder)
+        for change in known.after:
+            self._note((holder, change))
+        return out
 
     def _key_of_list(self, values: Sequence[Any], reals: list[Tensor]) -> tuple[Any, ...] | None:
         """Return the part of a key that a list is; first whether it has tensors without values.
@@ -195,8 +210,16 @@ class TracingMode(CountingMode):
     ) -> Any:
         """Answer a call that was not met before, or has no traced tensor among its arguments."""
         __tracebackhide__ = True
+        if self._alone:
+            if func is _DETACH_IN_PLACE:  # which is autograd's
+                return args[0]
+            if _gradients_on():
+                self.wants_gradients = True
+                self.give_up("gradients are turned on inside")
         if func is _LIFT and type(args[0]) is Tensor:  # a literal, which most often is a number
-            return super()._observe(func, args, kwargs)
+            return self._compute(func, args, kwargs)
+        if place is not None and func in WHOLE and self._device.type == "cpu":
+            return self._take_apart(func, args, kwargs, place)
         other = self._otherwise(func, types, args, kwargs)
         if other is not _OBSERVE:
             return other
@@ -205,6 +228,28 @@ class TracingMode(CountingMode):
         except NeedsValues as error:
             self.gave_up = self.gave_up or str(error)
             raise
+
+    def _compute(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operator on the few numbers that it takes."""
+        __tracebackhide__ = True
+        self._others += 1
+        return super()._observe(func, args, kwargs)
+
+    def _take_apart(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], place: tuple[Any, ...]
+    ) -> Any:
+        """Answer for an operator by those that it is made of, and remember which they were."""
+        __tracebackhide__ = True
+        log, events = self._ledger.log, self._liveness.events
+        before = len(log), len(events), self._others
+        self._on_operator()
+        out = self._decomposed(func, args, kwargs)
+        if self._others == before[2] and len(events) >= before[1]:
+            parts = [part for part, _ in log[before[0] :]]
+            known = composed(func, args, kwargs, out, parts, events[before[1] :])
+            if known is not None:
+                self._table[place] = known
+        return out
 
     def _answer(
         self,
@@ -220,7 +265,7 @@ class TracingMode(CountingMode):
         tensors = [*tensors_in(args), *tensors_in(kwargs)]
         resolves = func is _aten.clone.default and _is_lazy(args[0])  # a conjugate view
         if resolves and self._values.suffice(func, args, kwargs, tensors):
-            return super()._observe(func, args, kwargs)
+            return self._compute(func, args, kwargs)
         for tensor in tensors:
             why = why_untraceable(tensor)
             if type(tensor) not in PLAIN and type(tensor) is not Traced:
@@ -233,18 +278,20 @@ class TracingMode(CountingMode):
             return args[0]
         keeps_values = self._values.suffice(func, args, kwargs, tensors)
         if keeps_values and (_computes_nothing(func) or depends_on_values(func, args)):
-            return super()._observe(func, args, kwargs)
+            return self._compute(func, args, kwargs)
         if known is None:
             # A mode further out, such as that of a trace around this one, would answer as well.
             with _disable_current_modes():
                 countable = self._values.masks_counted(func, args)
                 outcome = outcome_of(func, countable, kwargs, self._device)
+                if self._alone:  # else autograd sees to it
+                    outcome = with_gradients(func, args, kwargs, outcome)
                 known = remembered(func, args, kwargs, outcome)
             self._look_for_imports()
             if place is not None and rememberable(func) and countable is args:
                 self._table[place] = known
         if keeps_values and not known.valueless:
-            return super()._observe(func, args, kwargs)
+            return self._compute(func, args, kwargs)
         reals = [
             tensor
             for tensor in tensors
@@ -272,6 +319,8 @@ class TracingMode(CountingMode):
         """Book a call and make its outputs."""
         __tracebackhide__ = True
         node = _autograd_node()
+        if node or reals or known.special or known.writes or self._seeds or self._steps.running:
+            self._others += 1
         if node is None:
             stack = self._modules.stack
             owner, backward = stack[-1][0] if stack else NOWHERE, False
@@ -295,6 +344,9 @@ class TracingMode(CountingMode):
             out = self._make(known.output, args, kwargs, holder)
         else:
             out = known.wrapped([self._make(each, args, kwargs, holder) for each in known.outputs])
+        if not backward and not known.special:
+            self._log((known, owner))
+            return out
         ledger = self._ledger
         ledger.operators += 1
         ledger.devices.update(dict.fromkeys(known.devices))

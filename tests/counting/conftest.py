@@ -44,7 +44,7 @@ class SetBeside(TorchDispatchMode):
                 return func.decompose(*args, **kwargs)
         if func.namespace in ("prim", "profiler") or torch.Tag.inplace_view in func.tags:
             return func(*args, **kwargs)
-        places = dict(reversed([*shapes._placed(args, kwargs)]))
+        places = dict(reversed([*shapes.placed(args, kwargs)]))
         given = str(shapes._specs([*args, *kwargs.values()]))
         foretold = None
         try:
