@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -64,61 +64,3 @@ def kept_by(module: nn.Module) -> list[torch.Tensor]:
     """Return the parameters and buffers of one module, without those below it."""
     kept = (*module._parameters.values(), *module._buffers.values())
     return [tensor for tensor in kept if tensor is not None]
-
-
-def named_parts(roots: Sequence[nn.Module]) -> Iterator[tuple[str, nn.Module]]:
-    """Yield every module below some roots with its path; a shared one at its first.
-
-    The only root has the path "", its parts the names that `named_modules` gives them. Several
-    roots go by their classes, a second of a class by "Class#2".
-    """
-    seen: set[int] = set()
-    taken: dict[str, int] = {}
-    for root in roots:
-        kind = class_name(without_shell(root))
-        taken[kind] = taken.get(kind, 0) + 1
-        stem = kind if taken[kind] == 1 else f"{kind}#{taken[kind]}"
-        stack = [("" if len(roots) == 1 else stem, root)]
-        while stack:
-            path, module = stack.pop()
-            if id(module) in seen:
-                continue
-            seen.add(id(module))
-            if not is_shell(module):
-                yield path, module
-            below = module._modules
-            if below:
-                stack.extend(
-                    (_below(path, name), part)
-                    for name, part in reversed([*below.items()])
-                    if part is not None
-                )
-
-
-def _below(path: str, name: str) -> str:
-    """Return the path of a part; what was compiled goes by the path of its shell."""
-    if name == "_orig_mod":
-        return path
-    return f"{path}.{name}" if path else name
-
-
-def add_up(
-    own: Mapping[str, Sequence[int]], paths: Iterable[str], columns: int
-) -> dict[str, list[int]]:
-    """Sum some columns of numbers over each module that has any, and all below it.
-
-    `paths` are those of all modules, each after the one above it. Returns the sums in that order,
-    the root's always.
-    """
-    nothing = [0] * columns
-    sums = {path: [*own.get(path, nothing)] for path in paths}
-    sums.setdefault("", nothing)
-    present = {"", *own}
-    for path in reversed([*sums]):
-        if path and path in present:
-            above = path.rpartition(".")[0]
-            present.add(above)
-            upper = sums[above]
-            for column, amount in enumerate(sums[path]):
-                upper[column] += amount
-    return {path: amounts for path, amounts in sums.items() if path in present}

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from pytest_nnscale.counting.counter import Count
     from pytest_nnscale.counting.stored import Inventory
+    from pytest_nnscale.tree import ModuleTree
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Observation:
     `count` or `repeat` is None where counting or repeating was not possible: `reason` and
     `remedy` then say why. `repeat` runs the workload once with nothing of ours active; `guard`
     stands around all repeats together and leaves the model as it was. `elsewhere` are parameters
-    that were used and belong to none of the modules.
+    that were used and belong to none of the modules. `tree` is that of the modules, where known.
     """
 
     subject: str
@@ -38,10 +39,11 @@ class Observation:
     remedy: str = ""
     notes: tuple[str, ...] = ()
     elsewhere: tuple[torch.Tensor, ...] = ()
+    tree: ModuleTree | None = None
 
     @cached_property
     def inventory(self) -> Inventory:
         """What the modules keep, taken once: when it is first asked for."""
         from pytest_nnscale.counting.stored import take_inventory
 
-        return take_inventory(self.modules)
+        return take_inventory(self.modules, self.tree)

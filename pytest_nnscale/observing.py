@@ -44,6 +44,7 @@ def observe(workload: Workload, *, runs: bool, device: str | None = None) -> Obs
         phase=workload.phase,
         device=device,
         elsewhere=counter.parameters_elsewhere,
+        tree=counter.tree if count.traced else None,
         notes=(f"run for real: {count.why_executed}",) if count.why_executed else (),
     )
 

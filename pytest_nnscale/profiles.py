@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -138,7 +138,7 @@ class Profile:
 def profile_of(observation: Observation, metrics: Iterable[Metric]) -> Profile:
     """Measure some metrics of an observation and join them with its module rows."""
     found = tuple(measure(m, observation, phase=observation.phase) for m in metrics)
-    order = tuple(observation.inventory.types)
+    order = tuple(observation.inventory.tree.paths)
     return assemble(observation.subject, observation.phase, found, observation.count, order)
 
 
@@ -150,15 +150,13 @@ def assemble(
     order: Sequence[str] = (),
 ) -> Profile:
     """Join measurements and the module rows of a count into a profile, in the order of the model."""
-    places = {path: place for place, path in enumerate(("", *order))}
     params = {s.path: s for m in found if m.metric is Metric.PARAMS for s in m.shares}
     work = {row.path: row for row in counted.modules} if counted else {}
     # A module without a share has none of what was measured; what was not measured is unknown.
     without = 0 if params else None
     idle = 0 if counted else None
     rows = []
-    paths = {**params, **work}
-    for path in sorted(paths, key=lambda path: (_place(path, places), path)):
+    for path in _in_order(params.keys() | work.keys(), order):
         held, done = params.get(path), work.get(path)
         own, total = (int(held.own), int(held.total)) if held else (without, without)
         if done:
@@ -178,6 +176,15 @@ def assemble(
         counted.method if counted else "state",
         counted.held if counted else (),
     )
+
+
+def _in_order(paths: Set[str], order: Sequence[str]) -> list[str]:
+    """Sort paths by the order of a model's; those that it does not have come after what is above."""
+    known = [path for path in order if path in paths]
+    if len(known) == len(paths):
+        return known
+    places = {path: place for place, path in enumerate(("", *order))}
+    return sorted(paths, key=lambda path: (_place(path, places), path))
 
 
 def _place(path: str, places: Mapping[str, int]) -> int:

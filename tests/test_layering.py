@@ -26,6 +26,7 @@ ROOMS: dict[str, set[str]] = {
     "measurement": {"units"},
     "budget": {"measurement", "units"},
     "naming": set(),
+    "tree": {"naming"},
     "garbage": set(),
     "workload": {"errors", "budget", "naming"},
     "observation": {"workload", "measurement", "errors", "budget"},
@@ -33,11 +34,12 @@ ROOMS: dict[str, set[str]] = {
     "power": {"errors", "measurement", "units"},
     "counting": {
         "workload", "measurement", "errors", "budget", "naming", "units", "preservation", "garbage",
+        "tree",
     },
     "timing": {"workload", "measurement", "errors", "budget", "units", "preservation"},
     "meters": {
         "budget", "counting", "errors", "measurement", "naming", "observation", "power",
-        "preservation", "timing", "units", "workload",
+        "preservation", "timing", "tree", "units", "workload",
     },
     "observing": {"budget", "errors", "observation", "preservation", "workload"},
     "profiles": {"budget", "errors", "measurement", "meters", "naming", "observation"},

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
@@ -37,10 +37,11 @@ from pytest_nnscale.counting.stored import constants, opened, packs_of
 from pytest_nnscale.counting.threads import threads_watched
 from pytest_nnscale.counting.writes import Writes
 from pytest_nnscale.errors import CannotMeasure
-from pytest_nnscale.naming import class_name, is_shell, kept_by, parts_of
+from pytest_nnscale.naming import class_name, is_shell
 from pytest_nnscale.preservation.generators import Generators
 from pytest_nnscale.preservation.keepsake import Keepsake
 from pytest_nnscale.preservation.outline import Outline
+from pytest_nnscale.tree import ModuleTree
 
 
 class Counter:
@@ -73,6 +74,7 @@ class Counter:
         self._eager = False
         self._count: Count | None = None
         self._roots: tuple[nn.Module, ...] | None = None
+        self._tree: ModuleTree | None = None  # of the first module called
         self._entered_once = False
 
     def _make_mode(self) -> CountingMode:
@@ -94,7 +96,13 @@ class Counter:
         """The outermost modules called inside, each once; then those registered in none of them."""
         if self._roots is not None:
             return self._roots
-        return outermost([*self._modules.tops, *hidden(self._modules)])
+        return self._roots_beside(self._whole)
+
+    @property
+    def tree(self) -> ModuleTree | None:
+        """The tree of `roots` as they were before the block, where it was seen."""
+        tree = self._tree
+        return tree if tree is not None and tree.roots == self.roots else None
 
     @property
     def parameters_elsewhere(self) -> tuple[Tensor, ...]:
@@ -143,9 +151,11 @@ class Counter:
         # torch._dynamo: both are left in the order that they were entered in, reversed.
         self._exits.close()
         self._threads.update(self._modules.elsewhere)
-        self._roots = self.roots
+        tree = self._whole
+        self._roots = self._roots_beside(tree)
         self._count = self._ledger.close(
             self._modules,
+            tree,
             peak=self._liveness.peak,
             forward_peak=self._mode.forward_peak,
             at_peak=self._liveness.at_peak,
@@ -153,6 +163,20 @@ class Counter:
             processes=tuple(self._processes),
             traced=self._traced,
         )
+
+    @property
+    def _whole(self) -> ModuleTree:
+        """The tree of the outermost modules called."""
+        roots = outermost(self._modules.tops)
+        tree = self._tree
+        # Modules are equal to none but themselves.
+        if tree is not None and tree.roots == roots and tree.holds():
+            return tree
+        return ModuleTree(roots)
+
+    def _roots_beside(self, tree: ModuleTree) -> tuple[nn.Module, ...]:
+        found = hidden(self._modules, tree)
+        return outermost([*self._modules.tops, *found]) if found else tree.roots
 
     def inputs(self, tensors: Iterable[Tensor]) -> None:
         """Book what is handed over, whether it is used or not."""
@@ -194,22 +218,24 @@ class Counter:
         self._force_eager()
         if is_shell(module):
             return
-        new = [part for part in parts_of(module) if id(part) not in self._known]
-        self._known.update((id(part), part) for part in new if not is_shell(part))
+        tree = ModuleTree((module,))
+        if self._tree is None:
+            self._tree = tree
+        self._known.update(zip(map(id, tree.modules), tree.modules, strict=True))
         with _disable_current_modes():
             if self._preserve:
-                self._keep(new)
-            self._seen(new)
+                self._keep(tree)
+            self._seen(tree)
 
-    def _keep(self, parts: Sequence[nn.Module]) -> None:
+    def _keep(self, tree: ModuleTree) -> None:
         """Keep what modules are, so that `restore` can put it back."""
-        self._keepsakes.append(Keepsake(parts[:1]))
+        self._keepsakes.append(Keepsake(tree.roots))
 
-    def _seen(self, parts: Sequence[nn.Module]) -> None:
+    def _seen(self, tree: ModuleTree) -> None:
         """Book what modules hold, before they run."""
-        for part in parts:
-            for tensor in kept_by(part):
-                self._liveness.existed(tensor, id(part), "weights")
+        for tensor, row in zip(tree.kept.tensors, tree.kept.rows, strict=True):
+            self._liveness.existed(tensor, id(tree.modules[row]), "weights")
+        for part in tree.modules:
             self._packed(part)
 
     def _packed(self, part: nn.Module) -> None:

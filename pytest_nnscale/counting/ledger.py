@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from pytest_nnscale.counting.liveness import KINDS, Kind
-from pytest_nnscale.counting.modules import ModuleTracker, outermost, places
-from pytest_nnscale.naming import add_up, class_name
+from pytest_nnscale.counting.modules import ModuleTracker, with_hidden
+from pytest_nnscale.tree import ModuleTree
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +167,7 @@ class Ledger:
     def close(
         self,
         tracker: ModuleTracker,
+        tree: ModuleTree,
         *,
         peak: int,
         forward_peak: int,
@@ -175,9 +176,9 @@ class Ledger:
         processes: tuple[str, ...],
         traced: bool = False,
     ) -> Count:
-        """Resolve owners to modules, and return the count."""
+        """Resolve owners to modules of a tree, and return the count."""
         self._read_log()
-        known = places(tracker)
+        tree = with_hidden(tracker, tree)
         held = {kind: sum(n for (_, of), n in at_peak.items() if of == kind) for kind in KINDS}
         return Count(
             operators=self.operators,
@@ -188,14 +189,12 @@ class Ledger:
             memory_bytes=peak,
             forward_memory_bytes=forward_peak,
             backward=self.backward,
-            uncounted=tuple(
-                self._told(key, known.get(key[1], ("", ""))) for key in self._uncounted
-            ),
-            modules=self._rows(tracker, known, at_peak),
+            uncounted=tuple(self._told(key, tree) for key in self._uncounted),
+            modules=self._rows(tracker.called, tree, at_peak),
             devices=tuple(self.devices),
             threads=threads,
             processes=processes,
-            raised=tuple(dict.fromkeys(_named(*known[id(each)]) for each in tracker.raised)),
+            raised=tuple(dict.fromkeys(_named(tree, id(each)) for each in tracker.raised)),
             by_operator=tuple(
                 OperatorWork(operator, calls, flops)
                 for operator, (calls, flops) in sorted(
@@ -225,44 +224,37 @@ class Ledger:
         self.devices.update((device, None) for found in devices for device in found)
         self.log.clear()
 
-    def _told(self, key: tuple[str, int, bool, bool], place: tuple[str, str]) -> Uncounted:
-        (operator, _, backward, unseen), (calls, shapes, remedy) = key, self._uncounted[key]
+    def _told(self, key: tuple[str, int, bool, bool], tree: ModuleTree) -> Uncounted:
+        (operator, owner, backward, unseen), (calls, shapes, remedy) = key, self._uncounted[key]
+        row = tree.row_of.get(owner)
+        place = ("", "") if row is None else (tree.paths[row], tree.types[row])
         return Uncounted(operator, *place, calls, shapes, remedy, backward, unseen)
 
     def _rows(
-        self,
-        tracker: ModuleTracker,
-        known: Mapping[int, tuple[str, str]],
-        at_peak: Mapping[tuple[int, Kind], int],
+        self, called: Iterable[int], tree: ModuleTree, at_peak: Mapping[tuple[int, Kind], int]
     ) -> tuple[ModuleWork, ...]:
-        roots = outermost(tracker.tops)
-        types = {"": class_name(roots[0]) if len(roots) == 1 else ""}
-        own: dict[str, list[int]] = {known[owner][0]: [0, 0, 0] for owner in tracker.called}
-        for path, kind in known.values():
-            if path not in types:
-                types[path] = kind
-        amounts = [(0, owner, n) for (owner, _), n in self._flops.items()]
-        amounts += [(1, owner, n) for (owner, _), n in self._kernels.items()]
-        amounts += [(2, owner, n) for (owner, _), n in at_peak.items() if n]
-        for column, owner, amount in amounts:
-            path = known[owner][0] if owner in known else ""
-            mine = own.get(path)
-            if mine is None:
-                mine = own[path] = [0, 0, 0]
-            mine[column] += amount
-        lacking = {known.get(owner, ("", ""))[0]: (1,) for _, owner, _, _ in self._uncounted}
-        incomplete = add_up(lacking, types, 1) if lacking else {}
-        rows = []
-        for path, (flops, kernels, memory) in add_up(own, types, 3).items():
-            mine = own.get(path) or [0, 0, 0]
-            row = (path, types[path], mine[0], flops, mine[1], kernels, mine[2], memory)
-            rows.append(ModuleWork(*row, complete=path not in incomplete))
-        return tuple(rows)
+        row_of = tree.row_of
+        present = [row_of[owner] for owner in called]
+        columns: list[list[int]] = []
+        for amounts in (self._flops, self._kernels, at_peak):
+            own = [0] * len(tree)
+            for (owner, _), amount in amounts.items():
+                if amount:
+                    row = row_of.get(owner, 0)
+                    own[row] += amount
+                    present.append(row)
+            columns += [own, tree.add_up(own)]
+        lacking = [row_of.get(owner, 0) for _, owner, _, _ in self._uncounted]
+        incomplete = {*tree.with_above(lacking)} if lacking else set()
+        complete = [row not in incomplete for row in range(len(tree))]
+        rows = [*zip(tree.paths, tree.types, *columns, complete, strict=True)]
+        return tuple(ModuleWork._make(rows[row]) for row in tree.with_above(present))
 
 
 def _forward(amounts: Mapping[tuple[int, bool], int]) -> int:
     return sum(amount for (_, backward), amount in amounts.items() if not backward)
 
 
-def _named(path: str, kind: str) -> str:
+def _named(tree: ModuleTree, owner: int) -> str:
+    path, kind = tree.paths[tree.row_of[owner]], tree.types[tree.row_of[owner]]
     return kind if path in ("", kind) else f"{path} ({kind})"

@@ -22,7 +22,8 @@ from torch.nn.modules.module import (
     register_module_forward_pre_hook,
 )
 
-from pytest_nnscale.naming import class_name, is_shell, named_parts, parts_of
+from pytest_nnscale.naming import is_shell, parts_of
+from pytest_nnscale.tree import ModuleTree
 
 _thread = threading.get_ident
 _autograd_node = torch._C._current_autograd_node
@@ -171,13 +172,14 @@ def outermost(tops: list[nn.Module]) -> tuple[nn.Module, ...]:
     return tuple(top for top in tops if id(top) not in parts)
 
 
-def hidden(tracker: ModuleTracker) -> list[nn.Module]:
-    """Return the modules called that are no registered part of a root, and keep something."""
-    parts = {id(part) for top in tracker.tops for part in parts_of(top)}
+def hidden(tracker: ModuleTracker, tree: ModuleTree) -> list[nn.Module]:
+    """Return the modules called that are not in the tree of the roots, and keep something."""
+    if tracker.called.keys() <= tree.row_of.keys():
+        return []
     return [
         module
         for owner, module in tracker.called.items()
-        if owner not in parts and any(_keeps_something(part) for part in parts_of(module))
+        if owner not in tree.row_of and any(_keeps_something(part) for part in parts_of(module))
     ]
 
 
@@ -188,17 +190,15 @@ def _keeps_something(module: nn.Module) -> bool:
     return any(isinstance(value, torch.Tensor | torch.ScriptObject) for value in own)
 
 
-def places(tracker: ModuleTracker) -> dict[int, tuple[str, str]]:
-    """Return path and type of every module under the roots, and of every other one called.
+def with_hidden(tracker: ModuleTracker, tree: ModuleTree) -> ModuleTree:
+    """Return a tree that has every module called.
 
-    A module that is no registered part of a root hangs below the module that called it, by its
-    type.
+    One that is no registered part of a root hangs below the module that called it, by its type.
     """
-    parts = named_parts(outermost(tracker.tops))
-    found = {id(module): (path, class_name(module)) for path, module in parts}
+    if tracker.called.keys() <= tree.row_of.keys():
+        return tree
+    tree = ModuleTree(tree.roots)
     for owner, module in tracker.called.items():
-        if owner not in found:
-            above = found.get(tracker.callers[owner], ("", ""))[0]
-            kind = class_name(module)
-            found[owner] = (f"{above}.{kind}" if above else kind, kind)
-    return found
+        if owner not in tree.row_of:
+            tree.hang(module, tree.row_of.get(tracker.callers[owner], 0))
+    return tree

@@ -8,87 +8,77 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from pytest_nnscale.naming import class_name, named_parts
+from pytest_nnscale.tree import ModuleTree
 
 if TYPE_CHECKING:
     import torch
 
 
-class Stored(NamedTuple):
-    """One tensor that a model keeps, and the path of the module that keeps it."""
-
-    path: str
-    kind: Literal["parameter", "buffer", "packed"]
-    tensor: torch.Tensor
-    lazy: bool = False
-
-
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """What some models keep: each tensor once, and the paths of packs left unopened.
+    """What some models keep: each tensor once, the row of its module, and whether it is a weight.
 
-    `types` has the class of every module by its path, in the order of the models.
+    Packed weights count as parameters, too. `lazy` are the positions of tensors without a shape yet,
+    `unopened` the paths of packs that cannot be opened.
     """
 
-    modules: tuple[torch.nn.Module, ...]
-    tensors: tuple[Stored, ...]
+    tree: ModuleTree
+    tensors: list[torch.Tensor]
+    rows: list[int]
+    are_parameters: list[bool]
+    lazy: tuple[int, ...]
     unopened: tuple[str, ...]
-    types: dict[str, str]
+
+    def path_of(self, position: int) -> str:
+        """Return the path of the module that keeps a tensor."""
+        return self.tree.paths[self.rows[position]]
 
 
-def take_inventory(modules: Sequence[torch.nn.Module]) -> Inventory:
-    """List what some models keep."""
-    tensors: list[Stored] = []
-    unopened: list[str] = []
-    types: dict[str, str] = {}
-    seen: set[int] = set()
+def take_inventory(modules: Sequence[torch.nn.Module], tree: ModuleTree | None = None) -> Inventory:
+    """List what some models keep; `tree` is theirs, where there is one already."""
+    tree = tree or ModuleTree(modules)
+    tensors, rows, are_parameters = [*tree.kept.tensors], [*tree.kept.rows], [*tree.kept[2]]
+    lazy: tuple[int, ...] = ()
+    if any_lazy(tensors):
+        lazy = tuple(place for place, tensor in enumerate(tensors) if any_lazy([tensor]))
+    unopened = []
     frozen: set[tuple[int, ...]] = set()
-    named = [*named_parts(modules)]
-    packing = _any_packs([module for _, module in named])
-    for path, module in named:
-        types[path] = class_name(module)
-        if module._parameters or module._buffers:
-            tensors += _dense(path, module, seen)
-        if not packing:
-            continue
+    for module in tree.modules if _any_packs(tree) else ():
+        row = tree.row_of[id(module)]
+        found: list[torch.Tensor] = []
         try:
-            tensors += [Stored(path, "packed", tensor) for tensor in unpacked(module)]
+            found += unpacked(module)
             for tensor in constants(module):
                 # The graphs of two methods share what they have in common.
                 place = (_address(tensor), *tensor.shape)
                 if place not in frozen:
                     frozen.add(place)
-                    tensors.append(Stored(path, "packed", tensor))
+                    found.append(tensor)
         except (AttributeError, RuntimeError, TypeError):
-            unopened.append(path)
-    return Inventory(tuple(modules), tuple(tensors), tuple(unopened), types)
+            unopened.append(tree.paths[row])
+        tensors += found
+        rows += [row] * len(found)
+        are_parameters += [True] * len(found)
+    return Inventory(tree, tensors, rows, are_parameters, lazy, tuple(unopened))
 
 
-def _dense(path: str, module: torch.nn.Module, seen: set[int]) -> Iterator[Stored]:
-    import torch
+def any_lazy(tensors: Sequence[torch.Tensor]) -> bool:
+    """Tell whether any of some tensors has no shape yet."""
     from torch.nn.parameter import is_lazy
 
-    kinds: tuple[tuple[Literal["parameter", "buffer"], Any], ...]
-    kinds = (("parameter", module._parameters), ("buffer", module._buffers))
-    for kind, kept in kinds:
-        for tensor in kept.values():
-            if tensor is not None and id(tensor) not in seen:
-                seen.add(id(tensor))
-                lazy = bool(is_lazy(tensor))
-                yield Stored(path, kind, torch.empty(0) if lazy else tensor, lazy)
+    # One of each type tells for all of it.
+    return any(map(is_lazy, dict(zip(map(type, tensors), tensors, strict=True)).values()))
 
 
-def _any_packs(modules: Sequence[torch.nn.Module]) -> bool:
-    """Tell whether any of some modules may keep weights in anything but tensors."""
+def _any_packs(tree: ModuleTree) -> bool:
+    """Tell whether any module may keep weights in anything but tensors."""
     import torch
 
-    if any(isinstance(module, torch.jit.ScriptModule) for module in modules):
+    if any(issubclass(kind, torch.jit.ScriptModule) for kind in {*map(type, tree.modules)}):
         return True
-    kept = chain.from_iterable(vars(module).values() for module in modules)
-    return torch.ScriptObject in {*map(type, kept)}
+    return torch.ScriptObject in tree.attribute_types
 
 
 def why_incomplete(unopened: Sequence[str], strays: Sequence[torch.Tensor]) -> tuple[str, str]:

@@ -9,7 +9,7 @@ Reference: torch._subclasses.fake_tensor, with which traces agree; it serves com
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import chain, repeat
 from types import TracebackType
 from typing import Any
@@ -23,11 +23,13 @@ from pytest_nnscale.counting.driverless import DriverlessTracingMode
 from pytest_nnscale.counting.leftovers import let_go
 from pytest_nnscale.counting.specs import spec
 from pytest_nnscale.counting.standins import StandIns
+from pytest_nnscale.counting.stored import any_lazy
 from pytest_nnscale.counting.traced import NeedsValues
 from pytest_nnscale.counting.tracing import TracingMode
 from pytest_nnscale.garbage import collected_later
-from pytest_nnscale.naming import class_name, kept_by
+from pytest_nnscale.naming import class_name
 from pytest_nnscale.preservation.outline import Outline
+from pytest_nnscale.tree import ModuleTree
 from pytest_nnscale.workload import tensors_in
 
 _is_quantized: Any = torch.Tensor.is_quantized.__get__  # type: ignore[attr-defined]
@@ -124,29 +126,32 @@ class Tracer(Counter):
                 self._mode.gave_up or "a tensor was kept in a cache for later calls"
             )
 
-    def _keep(self, parts: Sequence[nn.Module]) -> None:
-        for part in parts:
-            if isinstance(part, torch.jit.ScriptModule):
-                self._mode.give_up(f"{class_name(part)} runs in TorchScript")
-            if any(map(is_lazy, kept_by(part))):
-                self._mode.give_up(f"{class_name(part)} is lazy and has no shapes yet")
-        self._outline = Outline(parts)
+    def _keep(self, tree: ModuleTree) -> None:
+        if any(issubclass(kind, torch.jit.ScriptModule) for kind in {*map(type, tree.modules)}):
+            scripted = next(
+                each for each in tree.modules if isinstance(each, torch.jit.ScriptModule)
+            )
+            self._mode.give_up(f"{class_name(scripted)} runs in TorchScript")
+        if any_lazy(tree.kept.tensors):
+            lazy = next(row for tensor, row in zip(*tree.kept[:2], strict=True) if is_lazy(tensor))
+            self._mode.give_up(f"{tree.types[lazy]} is lazy and has no shapes yet")
+        self._outline = Outline([*tree.modules, *tree.shells], tree.kept.tensors)
         self._keepsakes.append(self._outline)
+        tree.attribute_types = self._outline.kinds  # asked for again by the inventory
         if any(issubclass(kind, torch.ScriptObject) for kind in self._outline.kinds):
             self._mode.give_up("weights are packed, and packed ones have no shape functions")
 
-    def _seen(self, parts: Sequence[nn.Module]) -> None:
+    def _seen(self, tree: ModuleTree) -> None:
         """Take modules into the trace, before they run."""
-        places, owners = self._outline.places, self._outline.owners
-        tensors = places.tensors
-        self._liveness.weights(
-            places.storages, places.geometry[-1], [owners[id(tensor)] for tensor in tensors]
-        )
-        if len(owners) > len(tensors):  # sparse ones, for example
-            for part in parts:
-                for tensor in kept_by(part):
-                    self._liveness.existed(tensor, id(part), "weights")
-        self._stand_ins.put_into(parts)
+        places, kept = self._outline.places, tree.kept
+        tensors, owners = places.tensors, [id(tree.modules[row]) for row in kept.rows]
+        if len(tensors) == len(owners):
+            self._liveness.weights(places.storages, places.geometry[-1], owners)
+        else:  # some are sparse, for example
+            for tensor, owner in zip(kept.tensors, owners, strict=True):
+                self._liveness.existed(tensor, owner, "weights")
+        if {*places.geometry[4]} != {self._device}:
+            self._stand_ins.put_into(tree.modules)
         # What is not traceable is looked at when it is used; so are stand-ins.
         of: Any = torch.Tensor
         if not any(chain(*(map(ask, tensors) for ask in (of.is_conj, of.is_neg, _is_quantized)))):

@@ -11,13 +11,15 @@ Reference: torch.nn.Module.parameters, torchvision's `weights.meta["num_params"]
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import compress
 from typing import TYPE_CHECKING
 
-from pytest_nnscale.counting.stored import Inventory, Stored, take_inventory, why_incomplete
-from pytest_nnscale.measurement import Measurement, Metric, Share
+from pytest_nnscale.counting.stored import Inventory, take_inventory, why_incomplete
+from pytest_nnscale.measurement import Deferred, Measurement, Metric, Share
 from pytest_nnscale.meters.pruned import count_nonzero, masks_of
-from pytest_nnscale.naming import add_up, joint_name
+from pytest_nnscale.naming import joint_name
+from pytest_nnscale.tree import ModuleTree
 
 if TYPE_CHECKING:
     import torch
@@ -38,36 +40,34 @@ def measure_params(
     that of the models, where it was taken already.
     """
     inventory = inventory or take_inventory(modules)
-    counted = [
-        kept
-        for kept in inventory.tensors
-        if kept.kind in ("parameter", "packed") and (kept.tensor.requires_grad or not trainable)
-    ]
-    subject = joint_name(modules)
-    valueless = [kept.path for kept in counted if kept.tensor.device.type == "meta"]
-    if nonzero and (valueless or any(tensor.device.type == "meta" for tensor in elsewhere)):
-        return Measurement.nothing(
-            Metric.PARAMS,
-            reason=f"{(valueless or ['a parameter'])[0] or subject} is on meta and has no values",
-            remedy="measure a model with weights, or drop nonzero=True",
-            subject=subject,
-        )
-    masks = masks_of(modules) if nonzero else {}
-
-    def amount(tensor: torch.Tensor) -> int:
-        return count_nonzero(tensor, masks.get(id(tensor))) if nonzero else tensor.numel()
-
-    amounts = [(kept, amount(kept.tensor)) for kept in counted]
-    total = sum(number for _, number in amounts)
-    shares = share_out(amounts, inventory)
-    uninitialised = [kept.path for kept in counted if kept.lazy]
+    tensors, subject = inventory.tensors, joint_name(modules)
+    counted = [*compress(range(len(tensors)), inventory.are_parameters)]
+    if trainable:
+        counted = [place for place in counted if tensors[place].requires_grad]
+    uninitialised = [place for place in inventory.lazy if place in counted]
     if uninitialised:
         return Measurement.nothing(
             Metric.PARAMS,
-            reason=f"{uninitialised[0]} is lazy and has no shape yet",
+            reason=f"{inventory.path_of(uninitialised[0])} is lazy and has no shape yet",
             remedy="call the model once before it is measured",
             subject=subject,
         )
+    amount = _amount(modules, nonzero=nonzero)
+    if nonzero:
+        valueless = [
+            inventory.path_of(place) for place in counted if tensors[place].device.type == "meta"
+        ]
+        if valueless or any(tensor.device.type == "meta" for tensor in elsewhere):
+            return Measurement.nothing(
+                Metric.PARAMS,
+                reason=f"{(valueless or ['a parameter'])[0] or subject} is on meta and has no values",
+                remedy="measure a model with weights, or drop nonzero=True",
+                subject=subject,
+            )
+    amounts = [*map(amount, map(tensors.__getitem__, counted))]
+    total = sum(amounts)
+    rows = [*map(inventory.rows.__getitem__, counted)]
+    shares = Deferred(lambda: share_out(rows, amounts, inventory.tree))
     strays = [tensor for tensor in elsewhere if tensor.requires_grad or not trainable]
     if strays or inventory.unopened:
         reason, remedy = why_incomplete(inventory.unopened, strays)
@@ -83,19 +83,24 @@ def measure_params(
     return Measurement.exact(Metric.PARAMS, total, method="state", subject=subject, shares=shares)
 
 
-def share_out(amounts: Sequence[tuple[Stored, int]], inventory: Inventory) -> tuple[Share, ...]:
-    """Give each module its own amount and that of all below it; the root's path is empty."""
-    own: dict[str, list[int]] = {}
-    for kept, amount in amounts:
-        mine = own.get(kept.path)
-        if mine is None:
-            mine = own[kept.path] = [0]
-        mine[0] += amount
-    if not own:
+def _amount(modules: Sequence[torch.nn.Module], *, nonzero: bool) -> Callable[[torch.Tensor], int]:
+    if not nonzero:
+        import torch
+
+        return torch.Tensor.numel
+    masks = masks_of(modules)
+    return lambda tensor: count_nonzero(tensor, masks.get(id(tensor)))
+
+
+def share_out(rows: Sequence[int], amounts: Sequence[int], tree: ModuleTree) -> tuple[Share, ...]:
+    """Give each module its own amount and that of all below it; the root's path is empty.
+
+    `rows` are those of the modules that have some amounts.
+    """
+    if not rows:
         return ()
-    types, nothing = inventory.types, (0,)
-    totals = add_up(own, types, 1)
-    return tuple(
-        Share(path, types.get(path, ""), own.get(path, nothing)[0], total)
-        for path, (total,) in totals.items()
-    )
+    own = [0] * len(tree)
+    for row, amount in zip(rows, amounts, strict=True):
+        own[row] += amount
+    shares = [*zip(tree.paths, tree.types, own, tree.add_up(own), strict=True)]
+    return tuple(Share(*shares[row]) for row in tree.with_above(rows))

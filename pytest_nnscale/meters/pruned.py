@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pytest_nnscale.naming import named_parts
+from pytest_nnscale.naming import parts_of
 
 if TYPE_CHECKING:
     import torch
@@ -17,7 +18,7 @@ def masks_of(modules: Sequence[torch.nn.Module]) -> dict[int, torch.Tensor]:
     Pruning keeps a weight as `weight_orig`, dense, beside its buffer `weight_mask`.
     """
     masks = {}
-    for _, module in named_parts(modules):
+    for module in itertools.chain.from_iterable(map(parts_of, modules)):
         for name, parameter in module._parameters.items():
             mask = module._buffers.get(f"{name.removesuffix('_orig')}_mask")
             if parameter is not None and mask is not None and name.endswith("_orig"):

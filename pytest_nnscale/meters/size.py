@@ -10,7 +10,8 @@ that ran and belong to no model seen. Weights in mkldnn's layout count without i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from itertools import compress
+from typing import TYPE_CHECKING, Any
 
 from pytest_nnscale.counting.stored import Inventory, take_inventory, why_incomplete
 from pytest_nnscale.measurement import Deferred, Measurement, Metric
@@ -33,20 +34,19 @@ def measure_size(
     that of the models, where it was taken already.
     """
     inventory = inventory or take_inventory(modules)
-    tensors, unopened = inventory.tensors, inventory.unopened
-    subject = joint_name(modules)
-    lazy = [kept.path for kept in tensors if kept.lazy]
-    if lazy:
+    unopened, subject = inventory.unopened, joint_name(modules)
+    if inventory.lazy:
         return Measurement.nothing(
             Metric.SIZE,
-            reason=f"{lazy[0]} is lazy and has no shape yet",
+            reason=f"{inventory.path_of(inventory.lazy[0])} is lazy and has no shape yet",
             remedy="call the model once before it is measured",
             subject=subject,
         )
     seen: set[int] = set()
-    amounts = [(kept, _bytes_of(kept.tensor, seen)) for kept in tensors]
-    total = sum(amount for _, amount in amounts)
-    shares = Deferred(lambda: share_out([pair for pair in amounts if pair[1]], inventory))
+    amounts = _each_once(inventory.tensors, seen)
+    total = sum(amounts)
+    stored = [*compress(inventory.rows, amounts)], [*filter(None, amounts)]
+    shares = Deferred(lambda: share_out(*stored, inventory.tree))
     strays = sum(_bytes_of(tensor, seen) for tensor in elsewhere)
     if unopened or elsewhere:
         reason, remedy = why_incomplete(unopened, elsewhere)
@@ -60,6 +60,22 @@ def measure_size(
             shares=shares,
         )
     return Measurement.exact(Metric.SIZE, total, method="state", subject=subject, shares=shares)
+
+
+def _each_once(tensors: Sequence[torch.Tensor], seen: set[int]) -> list[int]:
+    """Return for each tensor the bytes of its storages that none before it has."""
+    import torch
+
+    of: Any = torch.Tensor
+    plain = {*map(type, tensors)} <= {torch.Tensor, torch.nn.Parameter}
+    if plain and {*map(of.layout.__get__, tensors)} <= {torch.strided}:
+        storages = [*map(of.untyped_storage, tensors)]
+        keys = [storage._cdata for storage in storages]
+        seen.update(keys)
+        if len(seen) == len(keys):
+            return [storage.nbytes() for storage in storages]
+        seen.clear()
+    return [_bytes_of(tensor, seen) for tensor in tensors]
 
 
 def _bytes_of(tensor: torch.Tensor, seen: set[int]) -> int:

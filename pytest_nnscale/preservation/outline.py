@@ -7,11 +7,10 @@ model takes no longer than asking each of its modules for each of its attributes
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import chain
+from itertools import chain, compress, islice, repeat
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
-from pytest_nnscale.naming import kept_by
 from pytest_nnscale.preservation.contents import (
     ATOM_TYPES,
     CONTAINERS,
@@ -28,8 +27,7 @@ if TYPE_CHECKING:
 class Outline:
     """The attributes of modules, what these hold some levels deep, and where tensors lie.
 
-    `kinds` are the types of all attributes, `places` has the tensors, each once, `owners` the id of
-    the module that keeps each, of those that any does.
+    `kinds` are the types of all attributes, `places` has the tensors, each once.
     """
 
     def __init__(
@@ -40,58 +38,64 @@ class Outline:
         inputs: object = (),
     ) -> None:
         self._dicts: list[dict[str, Any]] = [vars(part) for part in parts]
-        self._saved = [attributes.copy() for attributes in self._dicts]
-        values = [*chain.from_iterable(map(dict.values, self._dicts))]
-        self._values, self._sizes = values, [*map(len, self._dicts)]
-        self.kinds = {*map(type, values)}
-        self._containers = [value for value in values if type(value) in CONTAINERS]
+        self._names, self._values = self._attributes()
+        self._sizes = [*map(len, self._dicts)]
+        types = [*map(type, self._values)]
+        self.kinds = {*types}
+        self._containers = [*compress(self._values, map(CONTAINERS.__contains__, types))]
         self._lengths = [*map(len, self._containers)]
-        self._filled = [container for container in self._containers if container]
+        self._filled = [*compress(self._containers, self._lengths)]
         self._contents = [container.copy() for container in self._filled]
-        inner = [*chain.from_iterable(map(_items_of, self._filled))]
-        self._items, self._fillings = inner, [*map(len, self._filled)]
-        in_tuples = [*chain.from_iterable(value for value in values if type(value) is tuple)]
-        unusual = _holding(self.kinds - CONTAINERS - {tuple})
+        self._items, self._fillings = self._held()
         self._deeper = KeptContents(inputs)
-        if unusual:
-            for value in values:
-                if type(value) in unusual:
-                    self._deeper.keep(value)
-        unusual = _holding({*map(type, inner), *map(type, in_tuples)})
-        if unusual:
-            for item in chain(inner, in_tuples):
-                if type(item) in unusual:
-                    self._deeper.keep(item)
-        # A tensor of two modules is the first one's.
-        own = {
-            id(tensor): (tensor, id(part)) for part in reversed(parts) for tensor in kept_by(part)
-        }
-        self.owners = {key: owner for key, (_, owner) in own.items()}
-        self.places = KeptPlaces(chain(tensors, (tensor for tensor, _ in own.values())))
+        self._keep_deeper(self._values, self.kinds - CONTAINERS - {tuple})
+        in_tuples = chain.from_iterable(compress(self._values, map(is_, types, repeat(tuple))))
+        for items in (self._items, [*in_tuples]):
+            self._keep_deeper(items, {*map(type, items)})
+        self.places = KeptPlaces(tensors)
 
     def restore(self) -> None:
         """Put everything back."""
-        values = chain.from_iterable(map(dict.values, self._dicts))
-        sizes = [*map(len, self._dicts)]
-        names = map(is_, chain.from_iterable(self._dicts), chain.from_iterable(self._saved))
-        if sizes != self._sizes or not all(names) or not all(map(is_, values, self._values)):
-            for now, saved in zip(self._dicts, self._saved, strict=True):
-                if not same_dict(now, saved):
-                    for name in [name for name in now if name not in saved]:
-                        del now[name]
-                    now.update(saved)
+        names, values = self._attributes()
+        same = [*map(len, self._dicts)] == self._sizes and names == self._names
+        if not same or not all(map(is_, values, self._values)):
+            self._put_back_attributes()
         if [*map(len, self._containers)] != self._lengths:
-            filled = {id(container) for container in self._filled}
-            for container in self._containers:
-                if container and id(container) not in filled:
+            for container, length in zip(self._containers, self._lengths, strict=True):
+                if container and not length:
                     container.clear()
-        items = chain.from_iterable(map(_items_of, self._filled))
-        fillings = [*map(len, self._filled)]
+        items, fillings = self._held()
         if fillings != self._fillings or not all(map(is_, items, self._items)):
             for container, contents in zip(self._filled, self._contents, strict=True):
                 refill(container, contents)
         self._deeper.restore()
         self.places.restore()
+
+    def _attributes(self) -> tuple[list[str], list[Any]]:
+        """Return the names and values of all modules' attributes, one after the other."""
+        names = [*chain.from_iterable(self._dicts)]
+        return names, [*chain.from_iterable(map(dict.values, self._dicts))]
+
+    def _held(self) -> tuple[list[Any], list[int]]:
+        """Return what is in all containers that had anything in them, and how much in each."""
+        items = [*chain.from_iterable(map(_items_of, self._filled))]
+        return items, [*map(len, self._filled)]
+
+    def _keep_deeper(self, values: Sequence[Any], kinds: set[type]) -> None:
+        unusual = _holding(kinds)
+        if unusual:
+            for value in values:
+                if type(value) in unusual:
+                    self._deeper.keep(value)
+
+    def _put_back_attributes(self) -> None:
+        pairs = zip(self._names, self._values, strict=True)
+        for now, size in zip(self._dicts, self._sizes, strict=True):
+            saved = dict(islice(pairs, size))
+            if not same_dict(now, saved):
+                for name in [name for name in now if name not in saved]:
+                    del now[name]
+                now.update(saved)
 
 
 def _items_of(container: Any) -> Iterable[Any]:

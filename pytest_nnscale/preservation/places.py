@@ -23,10 +23,12 @@ class KeptPlaces:
         import torch
 
         found = {id(tensor): tensor for tensor in tensors}
-        layouts = {*map(torch.Tensor.layout.__get__, found.values())}  # type: ignore[attr-defined]
         self._others: list[KeptTensor] = []
         self.tensors = [*found.values()]
-        if layouts - {torch.strided} or any(tensor.is_nested for tensor in self.tensors):
+        of: Any = torch.Tensor
+        if {*map(of.layout.__get__, self.tensors)} - {torch.strided} or any(
+            map(of.is_nested.__get__, self.tensors)
+        ):
             dense = {
                 key: tensor
                 for key, tensor in found.items()

@@ -162,16 +162,6 @@ def test_a_generator_draws_again_what_it_drew() -> None:
     assert all(map(torch.equal, drawn, again))
 
 
-def test_a_tensor_of_two_modules_is_the_first_ones() -> None:
-    """As it is in a run, which books a tensor on the module that it meets first."""
-    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-    model[1].weight = model[0].weight
-    outline = Outline([*model.modules()])
-    assert outline.owners[id(model[0].weight)] == id(model[0])
-    assert outline.owners[id(model[1].bias)] == id(model[1])
-    assert len(outline.places.tensors) == 3
-
-
 def test_kinds_are_the_types_of_attributes() -> None:
     """By which packed weights are found."""
     assert Thing in Outline([holding(Thing())]).kinds
