@@ -153,26 +153,26 @@ def assemble(
     params = {s.path: s for m in found if m.metric is Metric.PARAMS for s in m.shares}
     work = {row.path: row for row in counted.modules} if counted else {}
     # A module without a share has none of what was measured; what was not measured is unknown.
-    without = 0 if params else None
+    without = (0, 0) if params else (None, None)
     idle = 0 if counted else None
     rows = []
     for path in _in_order(params.keys() | work.keys(), order):
         held, done = params.get(path), work.get(path)
-        own, total = (int(held.own), int(held.total)) if held else (without, without)
+        own, total = held[2:] if held else without
         if done:
-            flops, memory = (done.own_flops, done.total_flops), (done.own_memory, done.total_memory)
-            kind, complete = done.type, done.complete
+            _, kind, own_flops, flops, _, _, own_memory, memory, complete = done
+            row = (path, kind, own, total, own_flops, flops, own_memory, memory, complete)
         else:
-            flops = memory = (idle, idle)  # type: ignore[assignment]
-            kind, complete = held.type if held else "", True
-        rows.append(ModuleRow(path, kind, own, total, *flops, *memory, complete))
+            kind = held.type if held else ""
+            row = (path, kind, own, total, idle, idle, idle, idle, True)  # type: ignore[assignment]
+        rows.append(row)
     uncounted = tuple(dict.fromkeys(u.operator for u in counted.uncounted)) if counted else ()
     return Profile(
         subject,
         phase,
         found,
         uncounted,
-        tuple(rows),
+        tuple(map(ModuleRow._make, rows)),
         counted.method if counted else "state",
         counted.held if counted else (),
     )

@@ -60,9 +60,15 @@ def profile(
             f"device={str(device)!r}, but the model and its inputs are on {workload.device!r}, where "
             "time and energy would be measured"
         )
-    observation = observe(workload, runs=runs and not structural, device=target)
     with nullcontext() if sampled else collected_later():
-        return profile_of(observation, wanted)
+        # In a frame of its own, so that all is gone by the time that garbage is looked for.
+        return _profile_of(workload, wanted, runs=runs and not structural, device=target)
+
+
+def _profile_of(
+    workload: Workload, metrics: Iterable[Metric], *, runs: bool, device: str | None
+) -> Profile:
+    return profile_of(observe(workload, runs=runs, device=device), metrics)
 
 
 def workload_from(

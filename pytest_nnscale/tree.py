@@ -67,37 +67,36 @@ class ModuleTree:
         return len(self.paths) - 1
 
     def _walk(self, path: str, root: nn.Module) -> None:
-        seen, row_of, names = self.row_of, self.row_of, self._names
-        shells: set[int] = set()
+        row_of, names = self.row_of, self._names
+        paths, types, above, modules = self.paths, self.types, self.above, self.modules
         stack: list[tuple[str, nn.Module, int]] = [(path, root, 0)]
         while stack:
             path, module, row = stack.pop()
-            key = id(module)
-            if key in seen or key in shells:
-                continue
-            if is_shell(module):
-                shells.add(key)
-                self.shells.append(module)
-                stack.append((path, without_shell(module), row))
+            if id(module) in row_of:
                 continue
             kind = type(module)
             name = names.get(kind)
             if name is None:
+                if is_shell(module):
+                    self.shells.append(module)
+                    stack.append((path, without_shell(module), row))
+                    continue
                 name = class_name(module)
                 if not hasattr(kind, "original_name"):  # else every instance has its own
                     names[kind] = name
-            row = row_of[key] = self._add(path, name, row)
-            self.modules.append(module)
+            above.append(row)
+            row = row_of[id(module)] = len(paths)
+            paths.append(path)
+            types.append(name)
+            modules.append(module)
             below = module._modules
             if below:
                 stem = f"{path}." if path else ""
-                stack.extend(
-                    [
-                        (stem + name, part, row)
-                        for name, part in reversed([*below.items()])
-                        if part is not None
-                    ]
-                )
+                parts = [
+                    (stem + each, part, row) for each, part in below.items() if part is not None
+                ]
+                parts.reverse()
+                stack += parts
 
     def hang(self, module: nn.Module, above: int) -> int:
         """Add a module that nobody registered below a row, by its type; return its row."""
@@ -122,12 +121,10 @@ class ModuleTree:
         """The parameters and buffers of all modules, parameters first in each."""
         found = Kept([], [], [])
         seen: set[int] = set()
-        row_of = self.row_of
-        for module in self.modules:
-            parameters, buffers = module._parameters, module._buffers
-            for tensors, are in ((parameters, True), (buffers, False)):
+        first = len(self.paths) - len(self.modules)  # row 0 may be no module
+        for row, module in enumerate(self.modules, first):
+            for tensors, are in ((module._parameters, True), (module._buffers, False)):
                 if tensors:
-                    row = row_of[id(module)]
                     for tensor in tensors.values():
                         if tensor is not None and id(tensor) not in seen:
                             seen.add(id(tensor))
@@ -135,6 +132,13 @@ class ModuleTree:
                             found.rows.append(row)
                             found.are_parameters.append(are)
         return found
+
+    @property
+    def owners(self) -> list[nn.Module]:
+        """The module that keeps each of the `kept` tensors."""
+        first = len(self.paths) - len(self.modules)  # row 0 may be no module
+        modules = self.modules
+        return [modules[row - first] for row in self.kept.rows]
 
     def add_up(self, own: Sequence[int]) -> list[int]:
         """Sum a number of each row over the row and all below it."""

@@ -174,13 +174,28 @@ def gradients_for(phase: Phase) -> AbstractContextManager[Any]:
     return torch.no_grad()
 
 
+_ATOMS = frozenset({int, float, bool, complex, str, bytes, type(None)})
+
+
 def tensors_in(tree: Any) -> Iterator[torch.Tensor]:
     """Yield the tensors of a nested structure, also those inside dataclasses such as outputs."""
     import torch
-    from torch.utils import _pytree
 
-    for leaf in _pytree.tree_leaves(tree):
-        if isinstance(leaf, torch.Tensor):
-            yield leaf
-        elif hasattr(leaf, "__dataclass_fields__"):
-            yield from tensors_in(list(vars(leaf).values()))
+    kind = type(tree)
+    if issubclass(kind, torch.Tensor):
+        yield tree
+    elif kind is tuple or kind is list:
+        for each in tree:
+            yield from tensors_in(each)
+    elif kind is dict:
+        yield from tensors_in([*tree.values()])
+    elif kind not in _ATOMS:
+        from torch.utils import _pytree
+
+        for leaf in _pytree.tree_leaves(tree):
+            if isinstance(leaf, torch.Tensor):
+                yield leaf
+            elif hasattr(leaf, "__dataclass_fields__"):
+                yield from tensors_in(list(vars(leaf).values()))
+            elif leaf is not tree:
+                yield from tensors_in(leaf)

@@ -30,11 +30,11 @@ from pytest_nnscale.counting.ledger import Uncounted as Uncounted
 from pytest_nnscale.counting.liveness import Liveness
 from pytest_nnscale.counting.modules import NOWHERE, ModuleTracker, hidden, outermost
 from pytest_nnscale.counting.parameters import ParametersRead
-from pytest_nnscale.counting.processes import processes_watched
+from pytest_nnscale.counting.processes import processes
 from pytest_nnscale.counting.scripts import REMEDY, unseen_in, unseen_in_last_run
 from pytest_nnscale.counting.steps import OptimizerSteps
 from pytest_nnscale.counting.stored import constants, opened, packs_of
-from pytest_nnscale.counting.threads import threads_watched
+from pytest_nnscale.counting.threads import threads
 from pytest_nnscale.counting.writes import Writes
 from pytest_nnscale.errors import CannotMeasure
 from pytest_nnscale.naming import class_name, is_shell
@@ -59,7 +59,7 @@ class Counter:
         self._ledger = Ledger()
         self._liveness = Liveness()
         self._writes = Writes(preserve=preserve and not self._traced)
-        self._modules = ModuleTracker(self._entered, roots, self._left)
+        self._modules = self._make_tracker(roots)
         self._parameters = ParametersRead()
         self._steps = OptimizerSteps()
         self._mode = self._make_mode()
@@ -76,6 +76,9 @@ class Counter:
         self._roots: tuple[nn.Module, ...] | None = None
         self._tree: ModuleTree | None = None  # of the first module called
         self._entered_once = False
+
+    def _make_tracker(self, roots: Iterable[nn.Module]) -> ModuleTracker:
+        return ModuleTracker(self._entered, roots, self._left)
 
     def _make_mode(self) -> CountingMode:
         return CountingMode(*self._mode_parts())
@@ -127,8 +130,8 @@ class Counter:
             entering.callback(self._liveness.close)
             entering.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("ignore", message=r"Using `torch\.compile\(module\)` when")
-            entering.enter_context(threads_watched(self._threads))
-            entering.enter_context(processes_watched(self._processes))
+            entering.enter_context(threads.over(self._threads))
+            entering.enter_context(processes.over(self._processes))
             entering.callback(self._modules.stop)
             self._modules.start()
             # A write to a view that needs a gradient is undone by the view itself, as it is where
@@ -150,6 +153,7 @@ class Counter:
         # The mode is innermost but for a stance that was taken later, on the first import of
         # torch._dynamo: both are left in the order that they were entered in, reversed.
         self._exits.close()
+        self._mode.end()
         self._threads.update(self._modules.elsewhere)
         tree = self._whole
         self._roots = self._roots_beside(tree)
@@ -233,8 +237,8 @@ class Counter:
 
     def _seen(self, tree: ModuleTree) -> None:
         """Book what modules hold, before they run."""
-        for tensor, row in zip(tree.kept.tensors, tree.kept.rows, strict=True):
-            self._liveness.existed(tensor, id(tree.modules[row]), "weights")
+        for tensor, owner in zip(tree.kept.tensors, tree.owners, strict=True):
+            self._liveness.existed(tensor, id(owner), "weights")
         for part in tree.modules:
             self._packed(part)
 

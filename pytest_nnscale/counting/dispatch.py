@@ -35,6 +35,10 @@ _OBSERVE = object()
 _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 
 
+def _nobody() -> None:
+    """Take no notice."""
+
+
 class CountingMode(TorchDispatchMode):
     """Books operators as they run."""
 
@@ -62,6 +66,10 @@ class CountingMode(TorchDispatchMode):
         self._forward_peak: int | None = None
         self._seeds = 0
         self._peak_before_seeds = 0
+
+    def end(self) -> None:
+        """Let go of whom it told of operators."""
+        self._on_operator = _nobody
 
     @property
     def forward_peak(self) -> int:

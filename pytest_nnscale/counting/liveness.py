@@ -110,15 +110,13 @@ class Liveness:
 
     def weights(self, storages: Iterable[Any], keys: Iterable[int], owners: Iterable[int]) -> None:
         """Book storages that modules keep and that outlive the run: as `existed` does, at once."""
-        holders: dict[int, Holder] = {}
+        held: dict[int, int] = {}
+        lasting, followed = self._lasting, self._storages
         for storage, key, owner in zip(storages, keys, owners, strict=True):
-            if key not in self._lasting and key not in self._storages:
-                self._lasting.add(key)
-                holder = holders.get(owner)
-                if holder is None:
-                    holder = holders[owner] = MadeBy(owner, "weights")
-                    self._before[holder] = 0
-                self._before[holder] += storage.nbytes()
+            if key not in lasting and key not in followed:
+                lasting.add(key)
+                held[owner] = held.get(owner, 0) + storage.nbytes()
+        self._before.update((MadeBy(owner, "weights"), nbytes) for owner, nbytes in held.items())
 
     def keeps(self, nbytes: int, owner: int) -> None:
         """Book bytes of weights that are there throughout, and have no storage to follow."""

@@ -50,7 +50,8 @@ class ModuleTracker:
     in `known`, and whenever a compiled shell is entered. Calls of modules in other threads are only noted, by the
     name of the thread. `roots` are models whose parts may be called without them, as
     `model.forward(x)` does. `left` is called with each module that returned. `raised` are the
-    modules that an exception left, and with them the call.
+    modules that an exception left, and with them the call. What is not `numbered` has no backward
+    pass, whose nodes would have to be told apart.
     """
 
     def __init__(
@@ -58,7 +59,10 @@ class ModuleTracker:
         entered: Callable[[nn.Module], None],
         roots: Iterable[nn.Module] = (),
         left: Callable[[nn.Module], None] | None = None,
+        *,
+        numbered: bool = True,
     ) -> None:
+        self._numbered = numbered
         self._entered, self._left = entered, left
         self._home = threading.get_ident()
         self.stack: list[_Running] = []  # of the home thread
@@ -81,9 +85,10 @@ class ModuleTracker:
         ]
 
     def stop(self) -> None:
-        """Take the hooks off, whatever happened meanwhile."""
+        """Take the hooks off, whatever happened meanwhile, and let go of whom they told."""
         while self._handles:
             self._handles.pop().remove()
+        self._entered, self._left = _nobody, None
         if self.stack and not self.stack[0][2]:
             self.raised.append(self.stack[0][1])  # torch ran no hook: see _leave
         self.stack.clear()
@@ -116,18 +121,19 @@ class ModuleTracker:
             self.elsewhere.setdefault(threading.current_thread().name)
             return
         if owner not in self.called:
-            if owner not in self.known and is_shell(module):  # the module in it is called next
+            known = owner in self.known
+            if not known and is_shell(module):  # the module in it is called next
                 self._entered(module)
                 return
             self.called[owner] = module
             self.callers[owner] = stack[-1][0] if stack else NOWHERE
-            if owner not in self.known:
+            if not known:
                 self._found_top(module, stack, in_backward=in_backward)
                 self._entered(module)
         if not stack:
             self._found_top(module, stack, in_backward=in_backward)
         stack.append((owner, module, in_backward, id(_error())))
-        if thread == self._home:
+        if self._numbered and thread == self._home:
             self._note(owner)
 
     def _found_top(
@@ -143,7 +149,7 @@ class ModuleTracker:
             return
         while (left := stack.pop())[0] != owner:
             pass  # left by an exception that is no Exception: torch runs no hooks then
-        if thread == self._home:
+        if self._numbered and thread == self._home:
             self._note(stack[-1][0] if stack else NOWHERE)
         # torch runs this hook inside its `except` where the forward raised; that its output is
         # None would not tell, as a forward may return that.
@@ -162,6 +168,10 @@ class ModuleTracker:
         else:
             self._numbers.append(number)
             self._owners.append(owner)
+
+
+def _nobody(_module: nn.Module) -> None:
+    """Take no notice."""
 
 
 def outermost(tops: list[nn.Module]) -> tuple[nn.Module, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -78,6 +79,18 @@ def spec(
             size, stride, int(offset), dtype, device, room, needs_grad=needs_grad
         )
     return found
+
+
+def specs(keys: Iterable[tuple[Any, ...]]) -> list[Spec]:
+    """Return the specs of many tensors, from size, strides, offset, dtype, device, room and flag."""
+    keys = [*keys]
+    found = [*map(_interned.get, keys)]
+    if None in found:
+        for place, key in enumerate(keys):
+            if found[place] is None:
+                size, stride, offset, dtype, device, room, needs_grad = key
+                found[place] = spec(size, stride, dtype, device, offset, room, needs_grad)
+    return found  # type: ignore[return-value]
 
 
 def spec_of(tensor: Tensor) -> Spec:

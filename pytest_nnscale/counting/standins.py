@@ -13,6 +13,7 @@ from pytest_nnscale.counting.liveness import Lifeline, Liveness, MadeBy
 from pytest_nnscale.counting.shapes import why_untraceable
 from pytest_nnscale.counting.specs import spec
 from pytest_nnscale.counting.traced import NeedsValues, Traced, traced
+from pytest_nnscale.workload import tensors_in
 
 
 class StandIns:
@@ -40,9 +41,9 @@ class StandIns:
 
     def inside(self, tree: Any) -> Any:
         """Return nested inputs with their tensors replaced; the same where none needs to be."""
-        leaves, shape = _pytree.tree_flatten(tree)
-        if all(not isinstance(leaf, Tensor) or self._at_home(leaf) for leaf in leaves):
+        if all(map(self._at_home, tensors_in(tree))):
             return tree
+        leaves, shape = _pytree.tree_flatten(tree)
         replaced = [
             self.of(leaf) if isinstance(leaf, Tensor) and not self._at_home(leaf) else leaf
             for leaf in leaves

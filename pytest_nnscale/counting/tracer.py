@@ -9,19 +9,20 @@ Reference: torch._subclasses.fake_tensor, with which traces agree; it serves com
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import chain, repeat
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 from types import TracebackType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from pytest_nnscale.counting.counter import Counter
 from pytest_nnscale.counting.driverless import DriverlessTracingMode
 from pytest_nnscale.counting.leftovers import let_go
-from pytest_nnscale.counting.specs import spec
+from pytest_nnscale.counting.modules import ModuleTracker
+from pytest_nnscale.counting.specs import specs
 from pytest_nnscale.counting.standins import StandIns
 from pytest_nnscale.counting.stored import any_lazy
 from pytest_nnscale.counting.traced import NeedsValues
@@ -32,7 +33,7 @@ from pytest_nnscale.preservation.outline import Outline
 from pytest_nnscale.tree import ModuleTree
 from pytest_nnscale.workload import tensors_in
 
-_is_quantized: Any = torch.Tensor.is_quantized.__get__  # type: ignore[attr-defined]
+QUANTIZED = frozenset({torch.qint8, torch.quint8, torch.qint32, torch.quint4x2, torch.quint2x4})
 
 
 class Tracer(Counter):
@@ -46,7 +47,6 @@ class Tracer(Counter):
     """
 
     _mode: TracingMode
-    _outline: Outline
     _traced = True
 
     def __init__(
@@ -61,6 +61,11 @@ class Tracer(Counter):
         super().__init__(preserve=True, roots=roots)
         self._stand_ins = StandIns(device, self._liveness, everything=elsewhere)
         self._script: Any = None
+        self._outline: Outline | None = None  # the last one
+        self._given: tuple[Any, list[Tensor]] = ((), [])  # inputs that no outline has yet
+
+    def _make_tracker(self, roots: Iterable[nn.Module]) -> ModuleTracker:
+        return ModuleTracker(self._entered, roots, numbered=not self._alone)
 
     def _make_mode(self) -> TracingMode:
         driverless = self._device.type == "cuda" and not torch.cuda.is_available()
@@ -89,9 +94,11 @@ class Tracer(Counter):
 
         Tensors that are elsewhere have stand-ins in what is returned.
         """
-        self._keepsakes.append(Outline([], tensors_in(tree), inputs=tree))
+        self._given = tree, [*tensors_in(tree)]
         for root in tuple(self._modules.tops):
             self._entered(root)
+        if self._given[1]:
+            self._outlined([], [])
         inputs = self._stand_ins.inside(tree)
         self.inputs(tensors_in(inputs))
         return inputs
@@ -121,6 +128,7 @@ class Tracer(Counter):
         """Put back what the block changed; a trace of which a tensor was kept for later is none."""
         self._stand_ins.restore()
         super().restore()
+        self._outline = None
         if let_go(self._liveness):
             self._mode.gave_up = (
                 self._mode.gave_up or "a tensor was kept in a cache for later calls"
@@ -135,26 +143,38 @@ class Tracer(Counter):
         if any_lazy(tree.kept.tensors):
             lazy = next(row for tensor, row in zip(*tree.kept[:2], strict=True) if is_lazy(tensor))
             self._mode.give_up(f"{tree.types[lazy]} is lazy and has no shapes yet")
-        self._outline = Outline([*tree.modules, *tree.shells], tree.kept.tensors)
-        self._keepsakes.append(self._outline)
-        tree.attribute_types = self._outline.kinds  # asked for again by the inventory
-        if any(issubclass(kind, torch.ScriptObject) for kind in self._outline.kinds):
+        kinds = self._outlined([*tree.modules, *tree.shells], tree.kept.tensors).kinds
+        tree.attribute_types = kinds  # asked for again by the inventory
+        if any(issubclass(kind, torch.ScriptObject) for kind in kinds):
             self._mode.give_up("weights are packed, and packed ones have no shape functions")
+
+    def _outlined(self, parts: Sequence[nn.Module], tensors: Sequence[Tensor]) -> Outline:
+        """Keep modules and tensors as they are, and inputs that were not kept yet."""
+        inputs, more = self._given
+        outline = Outline(parts, [*tensors, *more], inputs=inputs, versions=not self._alone)
+        self._given = (), []
+        self._keepsakes.append(outline)
+        self._outline = outline
+        return outline
 
     def _seen(self, tree: ModuleTree) -> None:
         """Take modules into the trace, before they run."""
+        assert self._outline is not None
         places, kept = self._outline.places, tree.kept
-        tensors, owners = places.tensors, [id(tree.modules[row]) for row in kept.rows]
-        if len(tensors) == len(owners):
-            self._liveness.weights(places.storages, places.geometry[-1], owners)
-        else:  # some are sparse, for example
+        count, of = len(kept.tensors), places.geometry
+        owners = [*map(id, tree.owners)]
+        if places.all_dense:  # those that modules keep come first, then inputs
+            self._liveness.weights(places.storages[:count], of.storages[:count], owners)
+        else:
             for tensor, owner in zip(kept.tensors, owners, strict=True):
                 self._liveness.existed(tensor, owner, "weights")
-        if {*places.geometry[4]} != {self._device}:
+        if {*of.devices} - {self._device}:
             self._stand_ins.put_into(tree.modules)
         # What is not traceable is looked at when it is used; so are stand-ins.
-        of: Any = torch.Tensor
-        if not any(chain(*(map(ask, tensors) for ask in (of.is_conj, of.is_neg, _is_quantized)))):
-            sizes, strides, offsets, dtypes, devices, need_grad, *_ = places.geometry
-            specs = map(spec, sizes, strides, dtypes, devices, offsets, repeat(0), need_grad)
-            self._mode.inside.update(zip(map(id, tensors), specs, strict=True))
+        if places.all_dense and not any(map(torch.Tensor.is_neg, kept.tensors)):
+            kinds = {*of.dtypes}
+            if not (kinds & QUANTIZED or any(kind.is_complex for kind in kinds)):
+                keys = zip(
+                    of.sizes, of.strides, of.offsets, of.dtypes, of.devices, repeat(0), of.need_grad
+                )
+                self._mode.inside.update(zip(map(id, kept.tensors), specs(keys), strict=False))

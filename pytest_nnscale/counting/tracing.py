@@ -130,7 +130,8 @@ class TracingMode(CountingMode):
                 shapes_alone = shapes_alone or part[0]
                 key.append(part)
             elif kind in _TYPED:
-                key.append((kind, arg))
+                key.append(kind)
+                key.append(arg)
             else:
                 return self._not_known(func, types, args, kwargs or {}, None, None)
         place = tuple(key)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Outline:
     """The attributes of modules, what these hold some levels deep, and where tensors lie.
 
-    `kinds` are the types of all attributes, `places` has the tensors, each once.
+    Without `versions` nothing can move their version counters. `kinds` are the types of all attributes, `places` has the tensors, each once.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class Outline:
         tensors: Iterable[Tensor] = (),
         *,
         inputs: object = (),
+        versions: bool = True,
     ) -> None:
         self._dicts: list[dict[str, Any]] = [vars(part) for part in parts]
         self._names, self._values = self._attributes()
@@ -52,7 +53,7 @@ class Outline:
         in_tuples = chain.from_iterable(compress(self._values, map(is_, types, repeat(tuple))))
         for items in (self._items, [*in_tuples]):
             self._keep_deeper(items, {*map(type, items)})
-        self.places = KeptPlaces(tensors)
+        self.places = KeptPlaces(tensors, versions=versions)
 
     def restore(self) -> None:
         """Put everything back."""

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from operator import is_
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_nnscale.preservation.tensors import KeptTensor, set_version, version_of
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
+
+
+class Geometry(NamedTuple):
+    """What many tensors are, property by property; a storage is told apart by its identity."""
+
+    sizes: list[torch.Size]
+    strides: list[tuple[int, ...]]
+    offsets: list[int]
+    dtypes: list[torch.dtype]
+    devices: list[torch.device]
+    need_grad: list[bool]
+    versions: list[int | None]
+    storages: list[int]  # on meta none has an address
 
 
 class KeptPlaces:
@@ -16,84 +31,105 @@ class KeptPlaces:
 
     For traces, which write nothing: what can change of a tensor then is where it points to. All
     tensors are asked at once, property by property, which is several times faster than one by one.
-    `tensors` are the dense ones, each once, `storages` theirs.
+    `tensors` are the dense ones, each once, `storages` theirs; are they `all_dense`?
     """
 
-    def __init__(self, tensors: Iterable[Tensor]) -> None:
+    def __init__(self, tensors: Iterable[Tensor], *, versions: bool = True) -> None:
         import torch
 
-        found = {id(tensor): tensor for tensor in tensors}
+        self.tensors = [*{id(tensor): tensor for tensor in tensors}.values()]
+        self._versions = versions
         self._others: list[KeptTensor] = []
-        self.tensors = [*found.values()]
-        of: Any = torch.Tensor
-        if {*map(of.layout.__get__, self.tensors)} - {torch.strided} or any(
-            map(of.is_nested.__get__, self.tensors)
-        ):
-            dense = {
-                key: tensor
-                for key, tensor in found.items()
+        try:
+            self._look()
+        except (RuntimeError, NotImplementedError):  # sparse ones and others have no one place
+            all_of_them = self.tensors
+            self.tensors = [
+                tensor
+                for tensor in all_of_them
                 if tensor.layout is torch.strided and not tensor.is_nested
-            }
-            self.tensors = [*dense.values()]
-            others = [tensor for key, tensor in found.items() if key not in dense]
+            ]
+            dense = {*map(id, self.tensors)}
+            others = [tensor for tensor in all_of_them if id(tensor) not in dense]
             self._others = [KeptTensor(tensor, copy=False) for tensor in others]
-        self._gradients = _gradients(self.tensors)
+            self._look()
+        self.all_dense = not self._others
         self._below: KeptPlaces | None = None
-        if any(gradient is not None for gradient in self._gradients):
+        if self._gradients.count(None) < len(self._gradients):
             self._below = KeptPlaces(each for each in self._gradients if each is not None)
-        self.storages = [*map(torch.Tensor.untyped_storage, self.tensors)]
-        self.geometry = self._ask()
 
     def restore(self) -> None:
         """Put it back."""
-        if [*map(id, _gradients(self.tensors))] != [*map(id, self._gradients)]:
+        import torch
+
+        if not all(map(is_, _gradients(self.tensors), self._gradients)):
             for tensor, gradient in zip(self.tensors, self._gradients, strict=True):
                 if tensor.is_leaf and tensor.grad is not gradient:
                     tensor.grad = gradient
-        now = self._ask()
+        # No tensor goes to another device without another storage.
+        storages = [*map(torch.Tensor.untyped_storage, self.tensors)]
+        now = self._ask(self.geometry.devices, storages)
         if now != self.geometry:
             for place, tensor in enumerate(self.tensors):
-                if any(
-                    new[place] != old[place] for new, old in zip(now, self.geometry, strict=True)
-                ):
-                    self._put_back(place, tensor)
+                before: tuple[Any, ...] = tuple(answers[place] for answers in self.geometry)
+                if tuple(answers[place] for answers in now) != before:
+                    self._put_back(tensor, self.storages[place], *before)
         if self._below is not None:
             self._below.restore()
         for other in self._others:
             other.restore()
 
-    def _ask(self) -> list[list[Any]]:
-        """Return the columns: shapes, strides, offsets, dtypes, devices, flags, versions, storages."""
+    def _look(self) -> None:
+        """See where the tensors lie."""
         import torch
 
-        of = torch.Tensor
-        questions: tuple[Any, ...] = (
-            of.shape.__get__,  # type: ignore[attr-defined]
-            of.stride,
-            of.storage_offset,
-            of.dtype.__get__,  # type: ignore[attr-defined]
-            of.device.__get__,
-            of.requires_grad.__get__,  # type: ignore[attr-defined]
-        )
-        # A storage is told apart by its identity: on meta none has an address.
-        storages = map(of.untyped_storage, self.tensors)
-        identities = [storage._cdata for storage in storages]
-        try:
-            versions: list[int | None] = [*map(of._version.__get__, self.tensors)]  # type: ignore[attr-defined]
-        except RuntimeError:  # tensors of inference_mode have none
-            versions = [*map(version_of, self.tensors)]
-        return [*([*map(ask, self.tensors)] for ask in questions), versions, identities]
+        of: Any = torch.Tensor
+        self.storages = [*map(of.untyped_storage, self.tensors)]
+        self.geometry = self._ask([*map(of.device.__get__, self.tensors)], self.storages)
+        self._gradients = _gradients(self.tensors)
 
-    def _put_back(self, place: int, tensor: Tensor) -> None:
+    def _ask(self, devices: list[torch.device], storages: Sequence[Any]) -> Geometry:
         import torch
 
-        size, stride, offset, dtype, device, requires_grad, version, storage = (
-            answers[place] for answers in self.geometry
+        of: Any = torch.Tensor
+        tensors = self.tensors
+        versions: list[int | None] = []
+        if self._versions:
+            try:
+                versions += map(of._version.__get__, tensors)
+            except RuntimeError:  # tensors of inference_mode have none
+                versions = [*map(version_of, tensors)]
+        return Geometry(
+            [*map(of.shape.__get__, tensors)],
+            [*map(of.stride, tensors)],
+            [*map(of.storage_offset, tensors)],
+            [*map(of.dtype.__get__, tensors)],
+            devices,
+            [*map(of.requires_grad.__get__, tensors)],
+            versions or [None] * len(tensors),
+            [storage._cdata for storage in storages],
         )
-        moved = tensor.untyped_storage()._cdata != storage
-        if moved or (tensor.shape, tensor.stride(), tensor.dtype) != (size, stride, dtype):
+
+    @staticmethod
+    def _put_back(
+        tensor: Tensor,
+        storage: Any,
+        size: torch.Size,
+        stride: tuple[int, ...],
+        offset: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        requires_grad: bool,
+        version: int | None,
+        identity: int,
+    ) -> None:
+        import torch
+
+        moved = tensor.untyped_storage()._cdata != identity
+        now = tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype
+        if moved or now != (size, stride, offset, dtype):
             data = torch.empty(0, dtype=dtype, device=device)
-            tensor.data = data.set_(self.storages[place], offset, size, stride)
+            tensor.data = data.set_(storage, offset, size, stride)
         if tensor.is_leaf and tensor.requires_grad != requires_grad:
             tensor.requires_grad_(requires_grad)
         # A write to a view of it that has no data is a write to it for autograd.
