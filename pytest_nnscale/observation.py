@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pytest_nnscale.budget import Phase
-
 if TYPE_CHECKING:
     import torch
 
+    from pytest_nnscale.budget import Phase
     from pytest_nnscale.counting.counter import Count
     from pytest_nnscale.counting.stored import Inventory
     from pytest_nnscale.tree import ModuleTree

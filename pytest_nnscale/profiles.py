@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_nnscale.budget import Phase
 from pytest_nnscale.measurement import Measurement, Metric
 from pytest_nnscale.meters.table import measure
 from pytest_nnscale.observation import Observation
 
 if TYPE_CHECKING:
+    from pytest_nnscale.budget import Phase
     from pytest_nnscale.counting.counter import Count
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_nnscale.budget import Phase
 from pytest_nnscale.errors import BadOption, BadWorkload, CannotMeasure, shown
 from pytest_nnscale.garbage import collected_later
 from pytest_nnscale.measurement import Metric
@@ -18,6 +17,8 @@ from pytest_nnscale.workload import Workload, same_device
 
 if TYPE_CHECKING:
     import torch
+
+    from pytest_nnscale.budget import Phase
 
 EXACT = tuple(metric for metric in Metric if not metric.sampled)
 STRUCTURAL = tuple(metric for metric in Metric if metric.structural)
@@ -128,12 +129,12 @@ def _metrics(names: Iterable[str | Metric] | None, *, runs: bool) -> tuple[Metri
     return tuple(Metric(name) for name in names)
 
 
-@dataclass
 class Counting:
     """The handle of a `count()` block; its profile is there once the block has ended."""
 
-    _profile: Profile | None = None
-    _raised: bool = False
+    def __init__(self) -> None:
+        self._profile: Profile | None = None
+        self._raised = False
 
     @property
     def profile(self) -> Profile:
@@ -165,7 +166,7 @@ def count() -> Iterator[Counting]:
         handle._raised = True
         raise
     # What a block did is what it did, also where a model in it raised and the block went on.
-    counted = replace(counter.count(), raised=())
+    counted = counter.count()._replace(raised=())
     phase: Phase = "training" if counted.backward else "inference"
     observation = Observation(
         "counted block",

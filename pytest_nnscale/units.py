@@ -2,9 +2,9 @@
 
 import math
 import re
-from dataclasses import dataclass, field
 from decimal import Context, Decimal, InvalidOperation
 from fractions import Fraction
+from typing import NamedTuple
 
 from pytest_nnscale.errors import BadQuantity, shown
 
@@ -14,8 +14,7 @@ _NUMBER_AND_UNIT = re.compile(
 _GROUPED = re.compile(r"\d{1,3}(,\d{3})+|\d+(_\d+)*")
 
 
-@dataclass(frozen=True, slots=True)
-class Dimension:
+class Dimension(NamedTuple):
     """What an amount is an amount of.
 
     `units` maps every accepted spelling to its size in base units, `ladder` lists the spellings
@@ -24,8 +23,8 @@ class Dimension:
 
     name: str
     bare: str
-    units: dict[str, Fraction] = field(repr=False)
-    ladder: tuple[str, ...] = field(repr=False)
+    units: dict[str, Fraction]
+    ladder: tuple[str, ...]
     whole: bool
 
 

@@ -9,12 +9,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pytest_nnscale.budget import Phase
 from pytest_nnscale.errors import BadWorkload, CannotMeasure
 from pytest_nnscale.naming import joint_name, parts_of, without_shell
 
 if TYPE_CHECKING:
     import torch
+
+    from pytest_nnscale.budget import Phase
 
 
 @dataclass(frozen=True)

@@ -79,9 +79,16 @@ def _made(geometry: Any) -> Any:
     )
 
 
+@contextmanager
+def _without_autograd() -> Any:
+    """Have operators dispatched whole, as a trace of an inference has them."""
+    with torch.no_grad(), torch._C._AutoDispatchBelowADInplaceOrView():
+        yield
+
+
 def record(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> list[Any]:
     """Run a model for real; return what its operators gave."""
-    with torch.no_grad(), _Recorder() as recorder:
+    with _without_autograd(), _Recorder() as recorder:
         model(*inputs)
     return recorder.outputs
 
@@ -105,6 +112,6 @@ def replay(
     with ExitStack() as stack:
         if hooks:
             stack.enter_context(_followed())
-        stack.enter_context(torch.no_grad())
+        stack.enter_context(_without_autograd())
         stack.enter_context(_Replay(outputs))
         model(*inputs)

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pytest_nnscale.counting.formulas.registry import operators_named
+from pytest_nnscale.counting.formulas.registry import named
 from pytest_nnscale.counting.ledger import Entry
 from pytest_nnscale.counting.liveness import Holder, Lifeline
 from pytest_nnscale.counting.memo import Remembered
@@ -20,15 +20,15 @@ from pytest_nnscale.counting.shapes import Given, New, Output, Same, View, place
 from pytest_nnscale.counting.traced import Traced
 
 WHOLE = frozenset(
-    operators_named(
+    named(
         "aten",
         """
-        adaptive_avg_pool1d.default adaptive_avg_pool2d.default adaptive_avg_pool3d.default batch_norm.default
-        chunk.default contiguous.default conv1d.default conv1d.padding conv2d.default conv2d.padding
-        conv3d.default conv3d.padding dropout.default dropout_.default expand_as.default flatten.using_ints
-        group_norm.default layer_norm.default linear.default log_softmax.int matmul.default
-        max_pool1d.default max_pool2d.default max_pool3d.default pad.default reshape.default
-        rms_norm.default softmax.int to.device to.dtype type_as.default
+        adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d batch_norm
+        chunk contiguous conv1d conv1d.padding conv2d conv2d.padding
+        conv3d conv3d.padding dropout dropout_ expand_as flatten.using_ints
+        group_norm layer_norm linear log_softmax.int matmul
+        max_pool1d max_pool2d max_pool3d pad reshape
+        rms_norm softmax.int to.device to.dtype type_as
         upsample_bicubic2d.vec upsample_bilinear2d.vec upsample_nearest2d.vec
         """,
     )

@@ -13,7 +13,6 @@ import sys
 import warnings
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -196,7 +195,7 @@ class Counter:
 
     def executed_because(self, reason: str) -> None:
         """Add to the count why it was not taken from shapes alone."""
-        self._count = replace(self.count(), why_executed=reason)
+        self._count = self.count()._replace(why_executed=reason)
 
     def restore(self) -> None:
         """Put back what the block changed, as far as `preserve` noted it."""

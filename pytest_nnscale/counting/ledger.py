@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from pytest_nnscale.counting.liveness import KINDS, Kind
@@ -12,8 +11,7 @@ from pytest_nnscale.counting.modules import ModuleTracker, with_hidden
 from pytest_nnscale.tree import ModuleTree
 
 
-@dataclass(frozen=True, slots=True)
-class Uncounted:
+class Uncounted(NamedTuple):
     """An operator without a formula: where it ran, how often, on what, and the one-line remedy.
 
     One that is `unseen` never reached the dispatcher: its kernels and memory are unknown too.
@@ -48,8 +46,7 @@ class ModuleWork(NamedTuple):
     complete: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class OperatorWork:
+class OperatorWork(NamedTuple):
     """The FLOPs of one operator over a whole run, and how often it was called with any."""
 
     operator: str
@@ -57,8 +54,7 @@ class OperatorWork:
     flops: int
 
 
-@dataclass(frozen=True, slots=True)
-class Count:
+class Count(NamedTuple):
     """What a counted run did; holds no tensors. `forward_` is what ran outside backward passes.
 
     `forward_memory_bytes` is the peak before the first backward operator. The row of `modules`
@@ -98,13 +94,12 @@ class Count:
 
     def as_one_call(self) -> Count:
         """Return the same count with every gradient taken inside as a part of the call itself."""
-        return replace(
-            self,
+        return self._replace(
             forward_flops=self.flops,
             forward_kernels=self.kernels,
             forward_memory_bytes=self.memory_bytes,
             backward=False,
-            uncounted=tuple(replace(unknown, backward=False) for unknown in self.uncounted),
+            uncounted=tuple(unknown._replace(backward=False) for unknown in self.uncounted),
         )
 
 

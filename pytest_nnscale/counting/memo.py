@@ -29,7 +29,7 @@ from pytest_nnscale.counting.writes import tensors_in, written_by
 _MOST = 100_000  # calls remembered; a model of a hundred layers has some hundred different ones
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)  # no more, since it is made when first imported
 class Remembered:
     """What a call gives and costs: its first output, and all, in a tuple or list if `wrapped`.
 

@@ -20,7 +20,6 @@ from pytest_nnscale.counting.traced import NeedsValues, Traced
 _aten = torch.ops.aten
 INDEXING = frozenset({_aten.index, _aten._unsafe_index})
 MASKS = (torch.bool, torch.uint8)
-_PUTTING = frozenset({_aten.index_put_.default, _aten._index_put_impl_.default})
 # These are not tagged as what they are.
 _ELEMENTWISE = frozenset({_aten.hardswish.default, _aten.hardswish_backward.default})
 # They take the strides of what they are given.
@@ -72,15 +71,13 @@ def outcome_of(
     """
     if depends_on_values(func, args):
         raise NeedsValues(f"{func.name()} depends on values")
-    if func in _PUTTING:  # a mask decides where, not what comes back
-        return Outcome((Same((0,)),), None)
     tensors = [*placed(args, kwargs)]
     home = _home(func, kwargs, [tensor for _, tensor in tensors], device)
     rule = rule_for(func, home.type)
     if rule is not None:
-        specs = rule(*_specs(args), **_specs(kwargs))
-        if specs is not None:
-            outputs = tuple(Given(None) if s is None else New(_at(s, home)) for s in specs)
+        answer = rule(*_specs(args), **_specs(kwargs))
+        if answer is not None:
+            outputs = tuple(_foretold(each, home) for each in answer)
             return Outcome(outputs, tuple if len(func._schema.returns) > 1 else None)
     return _by_meta_kernel(func, args, kwargs, tensors, home)
 
@@ -127,6 +124,13 @@ def why_untraceable(tensor: Tensor) -> str:
     if tensor.is_conj() or tensor.is_neg():
         return "a conjugate view"
     return ""
+
+
+def _foretold(answer: Spec | int | None, home: torch.device) -> Output:
+    """Return an output as a rule tells it."""
+    if isinstance(answer, int):
+        return Same((answer,))
+    return Given(None) if answer is None else New(_at(answer, home))
 
 
 def _by_meta_kernel(

@@ -7,8 +7,7 @@ is not told there, so every floating-point tensor that is no scalar counts as on
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_nnscale.tree import ModuleTree
 
@@ -16,8 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 
-@dataclass(frozen=True, slots=True)
-class Inventory:
+class Inventory(NamedTuple):
     """What some models keep: each tensor once, the row of its module, and whether it is a weight.
 
     Packed weights count as parameters, too. `lazy` are the positions of tensors without a shape yet,

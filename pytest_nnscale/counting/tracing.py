@@ -10,35 +10,31 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
+from pytest_nnscale.counting.booking import BookingMode
 from pytest_nnscale.counting.composites import WHOLE, composed
-from pytest_nnscale.counting.dispatch import _OBSERVE, CountingMode, name_of, shapes_in
-from pytest_nnscale.counting.flops import NoCount, flops_of
-from pytest_nnscale.counting.liveness import Lifeline, MadeBy
+from pytest_nnscale.counting.dispatch import _OBSERVE, name_of
+from pytest_nnscale.counting.liveness import Lifeline
 from pytest_nnscale.counting.memo import Remembered, rememberable, remembered, table_for
 from pytest_nnscale.counting.modules import NOWHERE
 from pytest_nnscale.counting.shapes import (
     New,
-    Output,
-    Same,
-    View,
-    all_on_meta,
-    argument_at,
     depends_on_values,
     outcome_of,
     why_untraceable,
     with_gradients,
 )
 from pytest_nnscale.counting.specs import Spec, spec_of
-from pytest_nnscale.counting.traced import NeedsValues, Traced, reshape_in_place, traced
-from pytest_nnscale.counting.values import SMALL, KnownValues
-from pytest_nnscale.counting.writes import tensors_in, written_by
+from pytest_nnscale.counting.traced import NeedsValues, Traced, reshape_in_place
+from pytest_nnscale.counting.values import SMALL
+from pytest_nnscale.counting.writes import tensors_in
 
 _aten = torch.ops.aten
 _autograd_node = torch._C._current_autograd_node
@@ -51,42 +47,29 @@ _ATOMS = frozenset(
 )
 # In a key 1, 1.0 and True would be equal.
 _TYPED = frozenset({float, bool, complex})
-_ONES = _aten.ones_like.default
 _LIFT = _aten.lift_fresh.default
 _DETACH_IN_PLACE = _aten.detach_.default
 _wrap = Tensor._make_wrapper_subclass
 _strided = torch.strided
+_modes_further_out = torch._C._len_torch_dispatch_stack
 
 
-class TracingMode(CountingMode):
+class TracingMode(BookingMode):
     """Books operators without running them; NeedsValues is raised where shapes are not enough.
 
-    `inside` has what parameters and buffers of the modules seen are, by their ids. `gave_up` is the
-    first reason why the trace is none, also where the model caught the error and went on. A mode
-    that is `alone` has no autograd above it, and gives up where the model `wants_gradients`.
+    `inside` has what parameters and buffers of the modules seen are, by their ids. A mode that is
+    `alone` has no autograd above it, and gives up where the model `wants_gradients`.
     """
 
     def __init__(self, *args: Any, device: torch.device, alone: bool = False) -> None:
-        super().__init__(*args)
+        super().__init__(*args, device=device)
         self._alone = alone
         self.inside: dict[int, Spec] = {}
-        self.gave_up = ""
         self.wants_gradients = False
         self._device = device
         self._table = table_for(device, alone=alone)
-        self._holders: dict[tuple[int, bool], MadeBy] = {}
-        self._optimizer = MadeBy(NOWHERE, "optimizer")
         self._stack = self._modules.stack
-        self._log = self._ledger.log.append
-        self._note = self._liveness.note
         self._imported = len(sys.modules)
-        self._values = KnownValues(self._liveness.is_inside, device)
-        self._others = 0  # calls so far that are more than what is logged of them
-
-    def give_up(self, reason: str) -> NoReturn:
-        """End the trace: raise NeedsValues, and remember why."""
-        self.gave_up = self.gave_up or reason
-        raise NeedsValues(reason)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -219,7 +202,7 @@ class TracingMode(CountingMode):
                 self.give_up("gradients are turned on inside")
         if func is _LIFT and type(args[0]) is Tensor:  # a literal, which most often is a number
             return self._compute(func, args, kwargs)
-        if place is not None and func in WHOLE and self._device.type == "cpu":
+        if place is not None and func.name() in WHOLE and self._device.type == "cpu":
             return self._take_apart(func, args, kwargs, place)
         other = self._otherwise(func, types, args, kwargs)
         if other is not _OBSERVE:
@@ -276,13 +259,14 @@ class TracingMode(CountingMode):
         if torch.Tag.inplace_view in func.tags and not self._liveness.is_inside(args[0]):
             reshape_in_place(func, args, kwargs)
             self._ledger.operators += 1
+            self._others += 1
             return args[0]
         keeps_values = self._values.suffice(func, args, kwargs, tensors)
         if keeps_values and (_computes_nothing(func) or depends_on_values(func, args)):
             return self._compute(func, args, kwargs)
         if known is None:
             # A mode further out, such as that of a trace around this one, would answer as well.
-            with _disable_current_modes():
+            with _disable_current_modes() if _modes_further_out() else nullcontext():
                 countable = self._values.masks_counted(func, args)
                 outcome = outcome_of(func, countable, kwargs, self._device)
                 if self._alone:  # else autograd sees to it
@@ -308,101 +292,6 @@ class TracingMode(CountingMode):
         if len(sys.modules) != self._imported:
             self._imported = len(sys.modules)
             gc.collect(0)  # what is in those cycles is as young as they are
-
-    def _book(
-        self,
-        known: Remembered,
-        func: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any] | None,
-        reals: Sequence[Tensor],
-    ) -> Any:
-        """Book a call and make its outputs."""
-        __tracebackhide__ = True
-        node = _autograd_node()
-        if node or reals or known.special or known.writes or self._seeds or self._steps.running:
-            self._others += 1
-        if node is None:
-            stack = self._modules.stack
-            owner, backward = stack[-1][0] if stack else NOWHERE, False
-            if self._seeds or func is _ONES:
-                self._find_backward(func, kwargs or {}, backward=False)
-        else:
-            owner, backward = self._modules.owner(node), not self._modules.in_call
-            if backward or self._seeds or func is _ONES:
-                self._find_backward(func, kwargs or {}, backward=backward)
-        for tensor in reals:
-            self._writes.leaves((tensor,), self._liveness.is_inside)
-            self._parameters.read(func, args, kwargs or {}, (tensor,))
-            self._liveness.existed(tensor, NOWHERE)
-        if known.writes:
-            self._note_writes(func, args, kwargs or {})
-        holder = self._holders.get((owner, backward))
-        if holder is None or self._steps.running:
-            holder = self._holder(owner, backward=backward)
-        out: Any
-        if known.wrapped is None:
-            out = self._make(known.output, args, kwargs, holder)
-        else:
-            out = known.wrapped([self._make(each, args, kwargs, holder) for each in known.outputs])
-        if not backward and not known.special:
-            self._log((known, owner))
-            return out
-        ledger = self._ledger
-        ledger.operators += 1
-        ledger.devices.update(dict.fromkeys(known.devices))
-        flops = known.flops
-        if flops is None:
-            try:
-                flops = flops_of(func, *all_on_meta((args, kwargs or {}, out)))
-            except NoCount as unknown:
-                self.give_up(f"the FLOPs of {known.name} do not follow from shapes ({unknown})")
-        if known.remedy:
-            shapes = shapes_in(args, kwargs or {})
-            ledger.uncounted(
-                known.name, owner, backward=backward, shapes=shapes, remedy=known.remedy
-            )
-        if flops or known.kernels:
-            ledger.work(
-                owner, backward=backward, flops=flops, kernels=known.kernels, operator=known.name
-            )
-        return out
-
-    def _holder(self, owner: int, *, backward: bool) -> MadeBy:
-        kind = self._kind(backward=backward)
-        if kind == "optimizer":
-            return self._optimizer
-        holder = self._holders[owner, backward] = MadeBy(owner, kind)
-        return holder
-
-    def _make(
-        self,
-        output: Output,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any] | None,
-        holder: MadeBy,
-    ) -> Any:
-        if type(output) is New:
-            spec = output.spec
-            life = Lifeline(self._note, holder, spec.nbytes) if spec.nbytes else None
-            return traced(spec, life)
-        if type(output) is View:
-            source = argument_at(output.of, args, kwargs)
-            if type(source) is Traced:
-                return traced(output.spec, source.lifeline)
-            return traced(output.spec, source)
-        if type(output) is Same:
-            return argument_at(output.place, args, kwargs)
-        return output.value  # type: ignore[union-attr]
-
-    def _note_writes(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Note what is written, or would be: its values are not known from here on."""
-        for tensor in written_by(func, args, kwargs):
-            # Of a traced view, what it views is written.
-            real = tensor.lifeline if type(tensor) is Traced else tensor
-            if isinstance(real, Tensor):
-                self._writes.note(real, self._liveness.is_inside)
-                self._values.lose(real)
 
 
 def _has_lifeline(args: tuple[Any, ...]) -> bool:

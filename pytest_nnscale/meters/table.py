@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_nnscale.budget import Phase
 from pytest_nnscale.measurement import Measurement, Metric
 from pytest_nnscale.observation import Observation
+
+if TYPE_CHECKING:
+    from pytest_nnscale.budget import Phase
 
 EXECUTED = frozenset({Metric.FLOPS, Metric.MACS, Metric.KERNELS, Metric.MEMORY})
 
 
-@dataclass(frozen=True, slots=True)
-class Effort:
+class Effort(NamedTuple):
     """How long and how surely sampled metrics are measured."""
 
     max_time_s: float = 5.0
     confidence: float = 0.99
+
+
+_USUAL = Effort()
 
 
 def measure(
@@ -27,7 +32,7 @@ def measure(
     quantile: float | None = None,
     trainable: bool = False,
     nonzero: bool = False,
-    effort: Effort = Effort(),
+    effort: Effort = _USUAL,
 ) -> Measurement:
     """Measure one metric of a workload that was observed; never raises for what cannot be."""
     seen = observation

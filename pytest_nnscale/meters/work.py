@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_nnscale.budget import Phase
 from pytest_nnscale.measurement import Deferred, Measurement, Metric, Share
 
 if TYPE_CHECKING:
+    from pytest_nnscale.budget import Phase
     from pytest_nnscale.counting.counter import Count, Uncounted
 
 

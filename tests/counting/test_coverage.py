@@ -8,7 +8,9 @@ from torch import nn
 
 from pytest_nnscale.counting.counter import Counter
 from pytest_nnscale.counting.coverage import Work, classify, is_kernel
+from pytest_nnscale.counting.formulas import registry
 from pytest_nnscale.counting.free import FREE, FREE_ELSEWHERE, FREE_PRIMS, METADATA, NO_KERNEL
+from pytest_nnscale.counting.shape_rules import registry as rules
 
 CONTRACTS = re.compile(
     r"mm(?![aeiouy])|matmul|conv(?!ert)|lstm|gru|rnn|linear|attention|sdp|einsum|dot|mv|inner|outer"
@@ -174,3 +176,30 @@ def test_common_layers_leave_nothing_unknown():
                 optimizer.step()
                 optimizer.zero_grad()
     assert counter.count().uncounted == ()
+
+
+# Of other builds of torch, or of versions before and after this one.
+ELSEWHERE = {
+    "aten::cholesky",
+    "_quantized::conv_transpose3d",
+    "torch_attn::_varlen_attn",
+    "torch_attn::_varlen_attn_out",
+    "torch_attn::_varlen_attn_backward",
+}
+
+
+def test_every_name_is_that_of_an_operator() -> None:
+    """Formulas and shape rules go by names, and one that is misspelt would be met by no call."""
+    pytest.importorskip("torchvision")  # which has the deformable convolution
+    named = {*registry._of_ours, *(name for name, _ in rules._rules)}
+    missing = set()
+    for name in named - ELSEWHERE:
+        namespace, _, rest = name.partition("::")
+        packet, _, overload = rest.partition(".")
+        try:
+            found = getattr(getattr(torch.ops, namespace), packet)
+            getattr(found, overload or "overloads")
+        except AttributeError:
+            missing.add(name)
+    assert not missing
+    assert len(named) > 250

@@ -108,6 +108,9 @@ def test_devices_are_not_mixed() -> None:
     far = traced(spec((3,), (1,), torch.float32, there), None)
     with pytest.raises(NeedsValues, match="mixes cpu and cuda"):
         shapes.outcome_of(add, (far, r(3)), {}, torch.device("cpu"))
+    put = torch.ops.aten.index_put_.default
+    with pytest.raises(NeedsValues, match="mixes cpu and cuda"):
+        shapes.outcome_of(put, (r(3), [far], r(3)), {}, torch.device("cpu"))
 
 
 X4 = r(1, 3, 5, 5)

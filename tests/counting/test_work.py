@@ -1,7 +1,5 @@
 """What a count is no measurement of is told, and never passes for a small number."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import nn
@@ -45,7 +43,7 @@ def count() -> Count:
 def test_count_of_something_else_is_no_measurement(count, changes, reason, phase):
     """Half a call, other threads and processes, and no operator at all measure nothing."""
     assert all(found.lower is not None for found in measured(count, phase))
-    for found in measured(replace(count, **changes), phase):
+    for found in measured(count._replace(**changes), phase):
         assert (found.value, found.lower, found.upper) == (None, None, None)
         assert found.reason == reason
         assert found.remedy
@@ -62,11 +60,11 @@ def test_model_without_contractions_costs_exactly_nothing():
 def test_operator_past_the_dispatcher_makes_every_metric_a_lower_bound(count):
     """Kernels and memory of what TorchScript hides are as unknown as its FLOPs."""
     hidden = Uncounted("prim::mkldnn_convolution", "", "Net", 1, "", "count before", False, True)
-    for found in measured(replace(count, uncounted=(hidden,))):
+    for found in measured(count._replace(uncounted=(hidden,))):
         assert found.lower == found.value > 0
         assert found.upper is None
         assert (
             found.reason == "TorchScript hides prim::mkldnn_convolution in Net itself, called once"
         )
-    for found in measured(replace(count, uncounted=(replace(hidden, unseen=False),))):
+    for found in measured(count._replace(uncounted=(hidden._replace(unseen=False),))):
         assert (found.upper is None) is (found.metric in (Metric.FLOPS, Metric.MACS))

@@ -15,9 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_nnscale.counting.formulas.registry import NoFormula, Shape, operators_named, ours
-
-_aten = torch.ops.aten
+from pytest_nnscale.counting.formulas.registry import NoFormula, Shape, named, ours
 
 
 def _pair(query: Shape, key: Shape, value: Shape) -> tuple[int, int]:
@@ -27,8 +25,8 @@ def _pair(query: Shape, key: Shape, value: Shape) -> tuple[int, int]:
 
 
 @ours(
-    _aten._scaled_dot_product_flash_attention_for_cpu,
-    *operators_named(
+    "aten::_scaled_dot_product_flash_attention_for_cpu",
+    *named(
         "aten",
         "_scaled_dot_product_fused_attention_overrideable "
         "_scaled_dot_product_attention_math_for_mps _triton_scaled_dot_attention",
@@ -39,8 +37,8 @@ def _forward(query: Shape, key: Shape, value: Shape, *_args: Any, **_: Any) -> i
 
 
 @ours(
-    _aten._scaled_dot_product_flash_attention_for_cpu_backward,
-    *operators_named("aten", "_scaled_dot_product_fused_attention_overrideable_backward"),
+    "aten::_scaled_dot_product_flash_attention_for_cpu_backward",
+    *named("aten", "_scaled_dot_product_fused_attention_overrideable_backward"),
 )
 def _backward(
     _gradient: Shape, query: Shape, key: Shape, value: Shape, *_args: Any, **_: Any
@@ -73,7 +71,7 @@ def _sequences(
     return 2 * heads * squares * width, 2 * heads * squares * value.shape[-1]
 
 
-@ours(_aten._efficient_attention_forward, get_raw=True)
+@ours("aten::_efficient_attention_forward", get_raw=True)
 def _efficient(
     query: Tensor,
     key: Tensor,
@@ -88,7 +86,7 @@ def _efficient(
     return sum(_sequences(query, key, value, ends, key_ends, seqlen_k))
 
 
-@ours(_aten._efficient_attention_backward, get_raw=True)
+@ours("aten::_efficient_attention_backward", get_raw=True)
 def _efficient_backward(
     _gradient: Tensor,
     query: Tensor,
@@ -105,7 +103,7 @@ def _efficient_backward(
     return 3 * with_keys + 2 * with_values
 
 
-@ours(_aten._flash_attention_forward, *operators_named("torch_attn", "_varlen_attn"), get_raw=True)
+@ours("aten::_flash_attention_forward", *named("torch_attn", "_varlen_attn"), get_raw=True)
 def _flash(
     query: Tensor,
     key: Tensor,
@@ -120,8 +118,8 @@ def _flash(
 
 
 @ours(
-    *operators_named("aten", "_flash_attention_forward_no_dropout_inplace"),
-    *operators_named("torch_attn", "_varlen_attn_out"),
+    *named("aten", "_flash_attention_forward_no_dropout_inplace"),
+    *named("torch_attn", "_varlen_attn_out"),
     get_raw=True,
 )
 def _flash_inplace(_out: Tensor, *args: Any, **kwargs: Any) -> int:
@@ -129,8 +127,8 @@ def _flash_inplace(_out: Tensor, *args: Any, **kwargs: Any) -> int:
 
 
 @ours(
-    _aten._flash_attention_backward,
-    *operators_named("torch_attn", "_varlen_attn_backward"),
+    "aten::_flash_attention_backward",
+    *named("torch_attn", "_varlen_attn_backward"),
     get_raw=True,
 )
 def _flash_backward(
@@ -149,7 +147,7 @@ def _flash_backward(
     return 3 * with_keys + 2 * with_values
 
 
-@ours(*operators_named("aten", "_cudnn_attention_forward"), get_raw=True)
+@ours(*named("aten", "_cudnn_attention_forward"), get_raw=True)
 def _cudnn(
     query: Tensor,
     key: Tensor,
@@ -166,7 +164,7 @@ def _cudnn(
     return sum(_sequences(query, key, value, ends, key_ends, seqused_k))
 
 
-@ours(*operators_named("aten", "_cudnn_attention_backward"), get_raw=True)
+@ours(*named("aten", "_cudnn_attention_backward"), get_raw=True)
 def _cudnn_backward(
     _gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, *args: Any, **_: Any
 ) -> int:
@@ -178,7 +176,7 @@ def _cudnn_backward(
     return 3 * with_keys + 2 * with_values
 
 
-@ours(_aten._native_multi_head_attention, *operators_named("aten", "_triton_multi_head_attention"))
+@ours("aten::_native_multi_head_attention", *named("aten", "_triton_multi_head_attention"))
 def _multi_head(
     query: Shape, key: Shape, value: Shape, width: int, _heads: int, *_args: Any, **_: Any
 ) -> int:
@@ -192,7 +190,7 @@ def multi_head(width: int, projected: int, queries: int, sources: int) -> int:
     return 2 * width * width * (projected + queries) + 2 * 2 * queries * sources * width
 
 
-@ours(_aten._transformer_encoder_layer_fwd)
+@ours("aten::_transformer_encoder_layer_fwd")
 def _encoder_layer(steps: Shape, width: int, _heads: int, *args: Any, **_: Any) -> int:
     batch, length = steps[0], steps[1]
     inner, outer = hidden_weights(args)

@@ -9,84 +9,81 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_nnscale.counting.formulas.registry import Shape, operators_named, ours
+from pytest_nnscale.counting.formulas.registry import Shape, named, ours
 
-_aten = torch.ops.aten
 # Above this many rows on either side, torch computes Euclidean distances by a matrix product.
 _FEW_ROWS = 25
 
 
-@ours(_aten.mv)
+@ours("aten::mv")
 def _mv(matrix: Shape, _vector: Shape, **_: Any) -> int:
     return 2 * prod(matrix)
 
 
-@ours(_aten.addmv, _aten.addmv_)
+@ours("aten::addmv", "aten::addmv_")
 def _addmv(_bias: Shape, matrix: Shape, _vector: Shape, **_: Any) -> int:
     return 2 * prod(matrix)
 
 
-@ours(_aten.dot, _aten.vdot)
+@ours("aten::dot", "aten::vdot")
 def _dot(vector: Shape, _other: Shape, **_: Any) -> int:
     return 2 * prod(vector)
 
 
-@ours(_aten.addr, _aten.addr_)
+@ours("aten::addr", "aten::addr_")
 def _addr(_bias: Shape, column: Shape, row: Shape, **_: Any) -> int:
     return 2 * prod(column) * prod(row)
 
 
-@ours(_aten._int_mm)
+@ours("aten::_int_mm")
 def _int_mm(left: Shape, right: Shape, **_: Any) -> int:
     (rows, inner), columns = left, right[1]
     return 2 * rows * inner * columns
 
 
-@ours(_aten.addmm_, _aten._addmm_activation)
+@ours("aten::addmm_", "aten::_addmm_activation")
 def _addmm(_bias: Shape, left: Shape, right: Shape, **_: Any) -> int:
     return _int_mm(left, right)
 
 
-@ours(_aten.addbmm, _aten.addbmm_, _aten.baddbmm_)
+@ours("aten::addbmm", "aten::addbmm_", "aten::baddbmm_")
 def _addbmm(_bias: Shape, left: Shape, right: Shape, **_: Any) -> int:
     (batch, rows, inner), columns = left, right[2]
     return 2 * batch * rows * inner * columns
 
 
-@ours(_aten.linear.out, *operators_named("aten", "mkldnn_linear"))
-@ours(*operators_named("mkl", "_mkl_linear"), *operators_named("mkldnn", "_linear_pointwise"))
+@ours("aten::linear.out", *named("aten", "mkldnn_linear"))
+@ours(*named("mkl", "_mkl_linear"), *named("mkldnn", "_linear_pointwise"))
 def _linear(rows: Shape, *_args: Any, out_shape: Shape, **_: Any) -> int:
     return 2 * prod(rows) * out_shape[-1]
 
 
-@ours(*operators_named("aten", "mkldnn_linear_backward_input"))
+@ours(*named("aten", "mkldnn_linear_backward_input"))
 def _linear_backward_input(
     _size: object, gradient: Shape, _weight: Shape, *_args: Any, out_shape: Shape, **_: Any
 ) -> int:
     return 2 * prod(gradient) * out_shape[-1]
 
 
-@ours(*operators_named("aten", "mkldnn_linear_backward_weights"))
+@ours(*named("aten", "mkldnn_linear_backward_weights"))
 def _linear_backward_weights(gradient: Shape, rows: Shape, *_args: Any, **_: Any) -> int:
     return 2 * prod(gradient) * rows[-1]
 
 
-@ours(*operators_named("aten", "mkldnn_linear_backward linear_backward"))
+@ours(*named("aten", "mkldnn_linear_backward linear_backward"))
 def _linear_backward(
     rows: Shape, gradient: Shape, _weight: Shape, mask: Sequence[bool], **_: Any
 ) -> int:
     return 2 * prod(gradient) * rows[-1] * (int(mask[0]) + int(mask[1]))
 
 
-@ours(*operators_named("aten", "_foreach_mm"))
+@ours(*named("aten", "_foreach_mm"))
 def _foreach_mm(lefts: Sequence[Shape], rights: Sequence[Shape], **_: Any) -> int:
     return sum(_int_mm(left, right) for left, right in zip(lefts, rights, strict=True))
 
 
 @ours(
-    *operators_named(
-        "aten", "_grouped_mm _scaled_grouped_mm _scaled_grouped_mm_v2 _scaled_mm _scaled_mm_v2"
-    ),
+    *named("aten", "_grouped_mm _scaled_grouped_mm _scaled_grouped_mm_v2 _scaled_mm _scaled_mm_v2"),
     get_raw=True,
 )
 def _grouped_mm(left: Tensor, right: Tensor, *_args: Any, **_: Any) -> int:
@@ -101,12 +98,12 @@ def _grouped_mm(left: Tensor, right: Tensor, *_args: Any, **_: Any) -> int:
     return 2 * groups * left.shape[-2] * inner * right.shape[-1]
 
 
-@ours(*operators_named("aten", "_compute_linear_combination"))
+@ours(*named("aten", "_compute_linear_combination"))
 def _linear_combination(terms: Shape, coefficients: Shape, **_: Any) -> int:
     return 2 * coefficients[0] * prod(terms)
 
 
-@ours(_aten._trilinear)
+@ours("aten::_trilinear")
 def _trilinear(
     first: Shape,
     second: Shape,
@@ -135,13 +132,13 @@ def _trilinear(
     return 2 * prod(sizes[axis] for axis in pair) + 2 * prod(sizes[axis] for axis in both)
 
 
-@ours(_aten._euclidean_dist)
+@ours("aten::_euclidean_dist")
 def _euclidean(left: Shape, right: Shape, **_: Any) -> int:
     """Count the product that gives |x|^2 - 2xy + |y|^2: two more columns on either side."""
     return 2 * prod(left[:-1]) * right[-2] * (left[-1] + 2)
 
 
-@ours(_aten._cdist_forward)
+@ours("aten::_cdist_forward")
 def _distances(
     left: Shape, right: Shape, norm: float, mode: int | None, *, out_shape: Shape, **_: Any
 ) -> int:
@@ -156,18 +153,18 @@ def _distances(
     return 2 * prod(out_shape) * (left[-1] + 2)
 
 
-@ours(_aten._cdist_backward, _aten._pdist_forward, _aten._pdist_backward)
+@ours("aten::_cdist_backward", "aten::_pdist_forward", "aten::_pdist_backward")
 def _pair_by_pair(*_args: Any, **_: Any) -> int:
     # Differences, powers and their sums, as in cdist without a matrix product.
     return 0
 
 
-@ours(_aten.affine_grid_generator, *operators_named("aten", "cudnn_affine_grid_generator"))
+@ours("aten::affine_grid_generator", *named("aten", "cudnn_affine_grid_generator"))
 def _affine_grid(_theta: Shape, *_args: Any, out_shape: Shape, **_: Any) -> int:
     # Each coordinate of the grid is a product with one row of theta, of length d + 1.
     return 2 * (out_shape[-1] + 1) * prod(out_shape)
 
 
-@ours(*operators_named("aten", "cudnn_affine_grid_generator_backward"))
+@ours(*named("aten", "cudnn_affine_grid_generator_backward"))
 def _affine_grid_backward(gradient: Shape, *_args: Any, **_: Any) -> int:
     return 2 * (gradient[-1] + 1) * prod(gradient)

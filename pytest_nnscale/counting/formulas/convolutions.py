@@ -11,11 +11,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-import torch
-
-from pytest_nnscale.counting.formulas.registry import Shape, operators_named, ours
-
-_aten = torch.ops.aten
+from pytest_nnscale.counting.formulas.registry import Shape, named, ours
 
 
 def _products(positions: Shape, kernel: Shape) -> int:
@@ -24,31 +20,31 @@ def _products(positions: Shape, kernel: Shape) -> int:
 
 
 @ours(
-    _aten._slow_conv2d_forward,
-    _aten.cudnn_convolution,
-    *operators_named(
+    "aten::_slow_conv2d_forward",
+    "aten::cudnn_convolution",
+    *named(
         "aten",
         "cudnn_convolution_relu cudnn_convolution_add_relu miopen_convolution "
         "miopen_convolution_relu miopen_convolution_add_relu miopen_depthwise_convolution "
         "_mps_convolution _nnpack_spatial_convolution slow_conv3d_forward slow_conv_dilated2d "
         "slow_conv_dilated3d _conv_depthwise2d conv_depthwise3d",
     ),
-    *operators_named("torchvision", "deform_conv2d"),
+    *named("torchvision", "deform_conv2d"),
 )
 def _plain(_image: Shape, kernel: Shape, *_args: Any, out_shape: Shape, **_: Any) -> int:
     return _products(out_shape, kernel)
 
 
 @ours(
-    *operators_named("aten", "mkldnn_convolution"),
-    *operators_named("mkldnn", "_convolution_pointwise.default"),
+    *named("aten", "mkldnn_convolution"),
+    *named("mkldnn", "_convolution_pointwise.default"),
 )
 def _reordered(_image: Shape, kernel: Shape, *_args: Any, out_shape: Shape, **_: Any) -> int:
     # Groups may be an axis of their own in a reordered kernel.
     return 2 * prod(out_shape) * (prod(kernel) // out_shape[1])
 
 
-@ours(*operators_named("mkldnn", "_convolution_pointwise.binary _convolution_pointwise_.binary"))
+@ours(*named("mkldnn", "_convolution_pointwise.binary _convolution_pointwise_.binary"))
 def _reordered_and_sum(
     _image: Shape, _other: Shape, kernel: Shape, *_args: Any, out_shape: Shape, **_: Any
 ) -> int:
@@ -56,7 +52,7 @@ def _reordered_and_sum(
 
 
 @ours(
-    *operators_named(
+    *named(
         "aten",
         "cudnn_convolution_transpose miopen_convolution_transpose _mps_convolution_transpose "
         "slow_conv_transpose2d slow_conv_transpose3d",
@@ -66,12 +62,12 @@ def _transposed(image: Shape, kernel: Shape, *_args: Any, **_: Any) -> int:
     return _products(image, kernel)
 
 
-@ours(*operators_named("mkldnn", "_convolution_transpose_pointwise"))
+@ours(*named("mkldnn", "_convolution_transpose_pointwise"))
 def _transposed_reordered(image: Shape, kernel: Shape, *_args: Any, **_: Any) -> int:
     return 2 * prod(image) * (prod(kernel) // image[1])
 
 
-@ours(_aten.conv_tbc)
+@ours("aten::conv_tbc")
 def _time_batch_channels(
     _steps: Shape, kernel: Shape, *_args: Any, out_shape: Shape, **_: Any
 ) -> int:
@@ -86,7 +82,7 @@ def _backward(
     return forward * (int(mask[0]) + int(mask[1]))
 
 
-@ours(_aten.convolution_backward)
+@ours("aten::convolution_backward")
 def _convolution_backward(
     gradient: Shape,
     image: Shape,
@@ -104,7 +100,7 @@ def _convolution_backward(
     return _backward(gradient, image, kernel, transposed, output_mask)
 
 
-@ours(_aten.convolution_backward_overrideable)
+@ours("aten::convolution_backward_overrideable")
 def _overrideable_backward(
     gradient: Shape,
     image: Shape,
@@ -121,25 +117,25 @@ def _overrideable_backward(
     return _backward(gradient, image, kernel, transposed, output_mask)
 
 
-@ours(*operators_named("aten", "_slow_conv2d_backward"))
+@ours(*named("aten", "_slow_conv2d_backward"))
 def _slow_backward(gradient: Shape, image: Shape, kernel: Shape, *args: Any, **_: Any) -> int:
     mask = args[3] if len(args) > 3 else (True, True)
     return _backward(gradient, image, kernel, False, mask)
 
 
-@ours(*operators_named("aten", "mps_convolution_backward"))
+@ours(*named("aten", "mps_convolution_backward"))
 def _mps_backward(image: Shape, gradient: Shape, kernel: Shape, *args: Any, **_: Any) -> int:
     return _backward(gradient, image, kernel, False, args[-1])
 
 
-@ours(*operators_named("aten", "mps_convolution_transpose_backward"))
+@ours(*named("aten", "mps_convolution_transpose_backward"))
 def _mps_transposed_backward(
     image: Shape, gradient: Shape, kernel: Shape, *args: Any, **_: Any
 ) -> int:
     return _backward(gradient, image, kernel, True, args[-1])
 
 
-@ours(*operators_named("torchvision", "_deform_conv2d_backward"))
+@ours(*named("torchvision", "_deform_conv2d_backward"))
 def _deformable_backward(
     gradient: Shape, image: Shape, kernel: Shape, *_args: Any, **_: Any
 ) -> int:

@@ -11,11 +11,7 @@ from collections.abc import Sequence
 from math import ceil, log2, prod
 from typing import Any
 
-import torch
-
 from pytest_nnscale.counting.formulas.registry import Shape, ours
-
-_aten = torch.ops.aten
 
 
 def _transform(points: Shape, axes: Sequence[int], *, real: bool) -> int:
@@ -25,21 +21,21 @@ def _transform(points: Shape, axes: Sequence[int], *, real: bool) -> int:
     return ceil((2.5 if real else 5) * prod(points) * log2(length))
 
 
-@ours(_aten._fft_c2c, any_number=True)
+@ours("aten::_fft_c2c", any_number=True)
 def _complex(points: Shape, axes: Sequence[int], *_args: Any, **_: Any) -> int:
     return _transform(points, axes, real=False)
 
 
-@ours(_aten._fft_r2c, any_number=True)
+@ours("aten::_fft_r2c", any_number=True)
 def _from_real(points: Shape, axes: Sequence[int], *_args: Any, **_: Any) -> int:
     return _transform(points, axes, real=True)
 
 
-@ours(_aten._fft_c2r, any_number=True)
+@ours("aten::_fft_c2r", any_number=True)
 def _to_real(_points: Shape, axes: Sequence[int], *_args: Any, out_shape: Shape, **_: Any) -> int:
     return _transform(out_shape, axes, real=True)
 
 
-@ours(_aten.fft_fftfreq, _aten.fft_rfftfreq)
+@ours("aten::fft_fftfreq", "aten::fft_rfftfreq")
 def _frequencies(*_args: Any, **_: Any) -> int:
     return 0  # a range, named like a transform

@@ -19,11 +19,7 @@ from fractions import Fraction
 from math import ceil, prod
 from typing import Any
 
-import torch
-
-from pytest_nnscale.counting.formulas.registry import NoFormula, Shape, operators_named, ours
-
-_aten = torch.ops.aten
+from pytest_nnscale.counting.formulas.registry import NoFormula, Shape, named, ours
 
 
 def _each(matrices: Shape, one: Fraction | int) -> int:
@@ -74,26 +70,26 @@ def _square(one: Callable[[int], Fraction | int]) -> Callable[..., int]:
 
 
 # GVL 4.2.5; LAWN 41, xPOTRF. Symmetric indefinite: GVL 4.4, xSYTRF.
-ours(*operators_named("aten", "linalg_cholesky_ex cholesky linalg_ldl_factor_ex"))(
+ours(*named("aten", "linalg_cholesky_ex cholesky linalg_ldl_factor_ex"))(
     _square(lambda n: _third(n**3))
 )
 # LAWN 41, xPOTRI.
-ours(_aten.cholesky_inverse)(_square(lambda n: _third(2 * n**3)))
+ours("aten::cholesky_inverse")(_square(lambda n: _third(2 * n**3)))
 # The diagonal's product is no term of the highest order.
-ours(_aten._linalg_det, _aten._linalg_slogdet)(_square(lambda n: _lu(n, n)))
+ours("aten::_linalg_det", "aten::_linalg_slogdet")(_square(lambda n: _lu(n, n)))
 # LAWN 41, xGETRF and xGETRI: 2 n^3 / 3 and 4 n^3 / 3.
-ours(_aten.linalg_inv_ex)(_square(lambda n: 2 * n**3))
+ours("aten::linalg_inv_ex")(_square(lambda n: 2 * n**3))
 # LUG: xGEEV, 10 n^3 for values alone (GVL 7.5.6 too), 26.33 n^3 with right vectors.
-ours(_aten._linalg_eigvals, _aten.linalg_eigvals.out)(_square(lambda n: 10 * n**3))
-ours(_aten.linalg_eig)(_square(lambda n: _third(79 * n**3)))
+ours("aten::_linalg_eigvals", "aten::linalg_eigvals.out")(_square(lambda n: 10 * n**3))
+ours("aten::linalg_eig")(_square(lambda n: _third(79 * n**3)))
 
 
-@ours(_aten.linalg_lu, _aten.linalg_lu_factor_ex)
+@ours("aten::linalg_lu", "aten::linalg_lu_factor_ex")
 def _lu_factor(matrices: Shape, *_args: Any, **_: Any) -> int:
     return _each(matrices, _lu(*matrices[-2:]))
 
 
-@ours(_aten._linalg_solve_ex)
+@ours("aten::_linalg_solve_ex")
 def _solve(matrices: Shape, right: Shape, *, left: bool = True, **_: Any) -> int:
     """LAWN 41, xGETRF and xGETRS: one factorisation, two triangular solves for each side."""
     n = matrices[-1]
@@ -112,32 +108,32 @@ def _substitutions(times: int) -> Callable[..., int]:
     return formula
 
 
-@ours(_aten.linalg_solve_triangular)
+@ours("aten::linalg_solve_triangular")
 def _triangular(matrices: Shape, _right: Shape, *_args: Any, out_shape: Any, **_: Any) -> int:
     return _substitutions(1)(matrices, out_shape)
 
 
-@ours(_aten.triangular_solve)
+@ours("aten::triangular_solve")
 def _triangular_old(_right: Shape, matrices: Shape, *_args: Any, out_shape: Any, **_: Any) -> int:
     return _substitutions(1)(matrices, out_shape)
 
 
-@ours(_aten.cholesky_solve, _aten._cholesky_solve_helper)
+@ours("aten::cholesky_solve", "aten::_cholesky_solve_helper")
 def _by_cholesky(_right: Shape, matrices: Shape, *_args: Any, out_shape: Any, **_: Any) -> int:
     return _substitutions(2)(matrices, out_shape)
 
 
-@ours(_aten.linalg_lu_solve, _aten.linalg_ldl_solve)
+@ours("aten::linalg_lu_solve", "aten::linalg_ldl_solve")
 def _by_lu(matrices: Shape, _pivots: Shape, *_args: Any, out_shape: Any, **_: Any) -> int:
     return _substitutions(2)(matrices, out_shape)
 
 
-@ours(_aten.geqrf)
+@ours("aten::geqrf")
 def _geqrf(matrices: Shape, *_args: Any, **_: Any) -> int:
     return _each(matrices, _qr(*matrices[-2:]))
 
 
-@ours(_aten.linalg_qr)
+@ours("aten::linalg_qr")
 def _linalg_qr(matrices: Shape, mode: str = "reduced", *_args: Any, **_: Any) -> int:
     """The factorisation, and unless mode is "r" the columns of Q."""
     m, n = matrices[-2:]
@@ -146,7 +142,7 @@ def _linalg_qr(matrices: Shape, mode: str = "reduced", *_args: Any, **_: Any) ->
     return _each(matrices, _qr(m, n) + forming)
 
 
-@ours(_aten.linalg_householder_product)
+@ours("aten::linalg_householder_product")
 def _householder(matrices: Shape, scales: Shape, **_: Any) -> int:
     m, n = matrices[-2:]
     return _each(matrices, _reflectors(m, n, scales[-1]))
@@ -157,7 +153,7 @@ def _applied(rows: int, columns: int, k: int, length: int) -> int:
     return 4 * rows * columns * k - 2 * (rows * columns // length) * k**2
 
 
-@ours(_aten.ormqr)
+@ours("aten::ormqr")
 def _ormqr(
     _vectors: Shape, scales: Shape, other: Shape, left: bool = True, *_args: Any, **_: Any
 ) -> int:
@@ -165,7 +161,7 @@ def _ormqr(
     return _each(other, _applied(m, n, scales[-1], m if left else n))
 
 
-@ours(_aten.linalg_lstsq)
+@ours("aten::linalg_lstsq")
 def _least_squares(
     matrices: Shape,
     right: Shape,
@@ -185,17 +181,17 @@ def _least_squares(
     return _each(matrices, _qr(m, n) + applied + short**2 * sides)
 
 
-@ours(_aten._linalg_svd)
+@ours("aten::_linalg_svd")
 def _svd(matrices: Shape, full: bool = False, vectors: bool = True, *_args: Any, **_: Any) -> int:
     return _each(matrices, _singular(*matrices[-2:], vectors=vectors, full=full))
 
 
-@ours(_aten._linalg_eigh)
+@ours("aten::_linalg_eigh")
 def _eigh(matrices: Shape, _half: str = "L", vectors: bool = True, *_args: Any, **_: Any) -> int:
     return _each(matrices, _symmetric(matrices[-1], vectors=vectors))
 
 
-@ours(*operators_named("aten", "linalg_pinv.atol_rtol_tensor linalg_pinv.atol_rtol_tensor_out"))
+@ours(*named("aten", "linalg_pinv.atol_rtol_tensor linalg_pinv.atol_rtol_tensor_out"))
 def _pseudo_inverse(matrices: Shape, *_args: Any, hermitian: bool = False, **_: Any) -> int:
     """A decomposition, and the product of its factors."""
     m, n = matrices[-2:]

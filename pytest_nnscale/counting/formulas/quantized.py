@@ -9,35 +9,35 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from pytest_nnscale.counting.formulas.registry import Shape, operators_named, ours
+from pytest_nnscale.counting.formulas.registry import Shape, named, ours
 
 
 @ours(
-    *operators_named(
+    *named(
         "aten",
         "_weight_int4pack_mm _weight_int4pack_mm_for_cpu _weight_int4pack_mm_with_scales_and_zeros "
         "_weight_int8pack_mm _dyn_quant_matmul_4bit _mixed_dtypes_linear",
     ),
-    *operators_named(
+    *named(
         "quantized",
         "linear linear_relu linear_tanh linear_leaky_relu linear_dynamic linear_relu_dynamic "
         "linear_dynamic_fp16 linear_relu_dynamic_fp16 linear_dynamic_fp16_unpacked_weight "
         "linear_with_input_q_dq_qweight_dq_output_fp32 "
         "linear_with_input_q_dq_qweight_dq_relu_output_fp32 int4mm_packed_weight_cpu",
     ),
-    *operators_named(
+    *named(
         "_quantized",
         "linear linear_dynamic wrapped_quantized_linear _wrapped_quantized_linear_prepacked "
         "wrapped_fbgemm_linear_fp16_weight",
     ),
-    *operators_named("onednn", "qlinear_pointwise linear_dynamic_fp16 linear_relu_dynamic_fp16"),
-    *operators_named("sparse", "qlinear qlinear_relu qlinear_dynamic qlinear_relu_dynamic"),
+    *named("onednn", "qlinear_pointwise linear_dynamic_fp16 linear_relu_dynamic_fp16"),
+    *named("sparse", "qlinear qlinear_relu qlinear_dynamic qlinear_relu_dynamic"),
 )
 def _linear(rows: Shape, *_args: Any, out_shape: Shape, **_: Any) -> int:
     return 2 * prod(rows) * out_shape[-1]
 
 
-@ours(*operators_named("quantized", "matmul"))
+@ours(*named("quantized", "matmul"))
 def _product(left: Shape, right: Shape, *_args: Any, **_: Any) -> int:
     return 2 * prod(left) * right[-1]
 
@@ -48,18 +48,18 @@ def _kernel(packed: Any) -> Shape:
 
 
 @ours(
-    *operators_named(
+    *named(
         "quantized",
         "conv1d conv1d_relu conv1d_dynamic conv2d conv2d_relu conv2d_dynamic conv3d conv3d_relu "
         "conv3d_dynamic",
     ),
-    *operators_named("_quantized", "conv2d conv2d_relu conv3d conv3d_relu"),
+    *named("_quantized", "conv2d conv2d_relu conv3d conv3d_relu"),
 )
 def _convolution(_image: Shape, packed: Any, *_args: Any, out_shape: Shape, **_: Any) -> int:
     return 2 * prod(out_shape) * prod(_kernel(packed)[1:])
 
 
-@ours(*operators_named("quantized", "conv2d_add conv2d_add_relu"))
+@ours(*named("quantized", "conv2d_add conv2d_add_relu"))
 def _convolution_and_sum(
     _image: Shape, _other: Shape, packed: Any, *_args: Any, out_shape: Shape, **_: Any
 ) -> int:
@@ -67,22 +67,18 @@ def _convolution_and_sum(
 
 
 @ours(
-    *operators_named(
+    *named(
         "quantized",
         "conv_transpose1d conv_transpose1d_dynamic conv_transpose2d conv_transpose2d_dynamic "
         "conv_transpose3d conv_transpose3d_dynamic",
     ),
-    *operators_named("_quantized", "conv_transpose1d conv_transpose2d conv_transpose3d"),
+    *named("_quantized", "conv_transpose1d conv_transpose2d conv_transpose3d"),
 )
 def _transposed(image: Shape, packed: Any, *_args: Any, **_: Any) -> int:
     return 2 * prod(image) * prod(_kernel(packed)[1:])
 
 
-@ours(
-    *operators_named(
-        "onednn", "qconv_pointwise qconv1d_pointwise qconv2d_pointwise qconv3d_pointwise"
-    )
-)
+@ours(*named("onednn", "qconv_pointwise qconv1d_pointwise qconv2d_pointwise qconv3d_pointwise"))
 def _onednn_convolution(
     _image: Shape, _scale: Any, _zero: Any, kernel: Shape, *_args: Any, out_shape: Shape, **_: Any
 ) -> int:

@@ -16,11 +16,8 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-import torch
+from pytest_nnscale.counting.formulas.registry import Shape, named, ours
 
-from pytest_nnscale.counting.formulas.registry import Shape, operators_named, ours
-
-_aten = torch.ops.aten
 # cudnnRNNMode_t: ReLU, tanh, LSTM, GRU.
 Shapes = Sequence[Shape]
 
@@ -30,12 +27,12 @@ def _layers(steps: Shape, weights: Shapes) -> int:
     return 2 * prod(steps[:-1]) * sum(prod(weight) for weight in weights if len(weight) == 2)
 
 
-@ours(_aten.mkldnn_rnn_layer)
+@ours("aten::mkldnn_rnn_layer")
 def _mkldnn_layer(steps: Shape, inner: Shape, recurrent: Shape, *_args: Any, **_: Any) -> int:
     return _layers(steps, [inner, recurrent])
 
 
-@ours(_aten.mkldnn_rnn_layer_backward)
+@ours("aten::mkldnn_rnn_layer_backward")
 def _mkldnn_layer_backward(
     steps: Shape, inner: Shape, recurrent: Shape, *_args: Any, **_: Any
 ) -> int:
@@ -43,24 +40,24 @@ def _mkldnn_layer_backward(
     return 2 * _layers(steps, [inner, recurrent])
 
 
-@ours(_aten._cudnn_rnn, *operators_named("aten", "miopen_rnn"))
+@ours("aten::_cudnn_rnn", *named("aten", "miopen_rnn"))
 def _gpu(steps: Shape, weights: Shapes, *_args: Any, **_: Any) -> int:
     return _layers(steps, weights)
 
 
-@ours(_aten._cudnn_rnn_backward, *operators_named("aten", "miopen_rnn_backward"))
+@ours("aten::_cudnn_rnn_backward", *named("aten", "miopen_rnn_backward"))
 def _gpu_backward(steps: Shape, weights: Shapes, *args: Any, **_: Any) -> int:
     # The data gradients are always computed, those of the weights where they are asked for.
     return _layers(steps, weights) * (1 + int(args[-1][3]))
 
 
-@ours(*operators_named("aten", "_lstm_mps"))
+@ours(*named("aten", "_lstm_mps"))
 def _mps(steps: Shape, _states: Shapes, weights: Shapes, *_args: Any, **_: Any) -> int:
     return _layers(steps, weights)
 
 
 @ours(
-    *operators_named(
+    *named(
         "aten",
         "_thnn_fused_lstm_cell _thnn_fused_lstm_cell_backward_impl _thnn_fused_gru_cell "
         "_thnn_fused_gru_cell_backward _cudnn_rnn_flatten_weight",
@@ -95,8 +92,8 @@ def _packed(gates: int) -> Any:
 
 for _name, _gates in (("quantized_lstm", 4), ("quantized_gru", 3)):
     _whole, _of_sequences = _packed(_gates)
-    ours(*operators_named("aten", f"{_name}.input {_name}.input_legacy"))(_whole)
-    ours(*operators_named("aten", f"{_name}.data {_name}.data_legacy"))(_of_sequences)
+    ours(*named("aten", f"{_name}.input {_name}.input_legacy"))(_whole)
+    ours(*named("aten", f"{_name}.data {_name}.data_legacy"))(_of_sequences)
 
 
 def _cell(gates: int) -> Any:
@@ -107,4 +104,4 @@ def _cell(gates: int) -> Any:
 
 
 for _name, _gates in (("lstm", 4), ("gru", 3), ("rnn_relu", 1), ("rnn_tanh", 1)):
-    ours(*operators_named("quantized", f"quantized_{_name}_cell_dynamic"))(_cell(_gates))
+    ours(*named("quantized", f"quantized_{_name}_cell_dynamic"))(_cell(_gates))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -15,8 +16,9 @@ Shape = Sequence[int]
 F = TypeVar("F", bound=Formula)
 
 _of_users: dict[object, Formula] = {}
-_of_ours: dict[object, Formula] = {}
-_of_any_number: set[object] = set()
+# By name: to ask torch for an operator takes longer than to register it, and there are hundreds.
+_of_ours: dict[str, Formula] = {}
+_of_any_number: set[str] = set()
 _registrations = 0
 # The wrapper through which formulas see shapes alone; torch wraps all but raw ones in it.
 _SHAPES_ALONE = flop_counter.shape_wrapper(lambda: 0).__code__
@@ -63,10 +65,17 @@ def formula_for(func: object) -> Formula | None:
     for target in (func, packet):
         if target in _of_users:
             return _of_users[target]
-    own = _of_ours.get(func) or _of_ours.get(packet)
-    if own is None and getattr(func, "namespace", "aten") not in ("aten", "prims", "prim"):
-        own = _of_ours.get(str(packet).replace(".", "::", 1))  # its library was loaded later
+    own = next((_of_ours[name] for name in _names_of(func) if name in _of_ours), None)
     return own or flop_counter.flop_registry.get(packet)
+
+
+@functools.cache
+def _names_of(func: object) -> tuple[str, ...]:
+    """Return the names that a formula of an operator may go by: of an overload, then of all."""
+    packet = getattr(func, "_overloadpacket", func)
+    name = str(packet).replace(".", "::", 1)
+    overload = getattr(func, "_overloadname", "")
+    return (f"{name}.{overload}", name) if overload else (name,)
 
 
 def sees_shapes_alone(formula: Formula) -> bool:
@@ -86,7 +95,7 @@ def is_of_user(func: object) -> bool:
 
 def counts_any_number(func: object) -> bool:
     """Tell whether the formula of an operator counts complex operands as what they are."""
-    return is_of_user(func) or getattr(func, "_overloadpacket", func) in _of_any_number
+    return is_of_user(func) or not _of_any_number.isdisjoint(_names_of(func))
 
 
 def _target(operator: object) -> object:
@@ -105,10 +114,10 @@ def _origin(formula: Formula) -> str:
     return f"{formula.__module__}.{formula.__qualname__}"
 
 
-def ours(*operators: object, get_raw: bool = False, any_number: bool = False) -> Callable[[F], F]:
-    """Register a formula of this package, as `flop_formula` does one of a user.
+def ours(*operators: str, get_raw: bool = False, any_number: bool = False) -> Callable[[F], F]:
+    """Register a formula of this package, as `flop_formula` does one of a user, by names.
 
-    One of an overload goes before the one of all its overloads. `any_number` says that it counts
+    "aten::mm" stands for all overloads, "aten::linear.out" for one. One of an overload goes before the one of all its overloads. `any_number` says that it counts
     complex operands as they are; all others are of real ones, and times four for complex ones.
     """
 
@@ -124,13 +133,6 @@ def ours(*operators: object, get_raw: bool = False, any_number: bool = False) ->
     return register
 
 
-def operators_named(namespace: str, names: str) -> Iterator[object]:
-    """Yield the operators of a library; those that are not there by name, for when it is loaded."""
-    library = getattr(torch.ops, namespace)
-    for name in names.split():
-        packet, _, overload = name.partition(".")
-        try:
-            operator = getattr(library, packet)
-            yield getattr(operator, overload) if overload else operator
-        except AttributeError:
-            yield f"{namespace}::{name}"
+def named(namespace: str, names: str) -> Iterator[str]:
+    """Yield the full names of operators of one library, which need not be loaded."""
+    return (f"{namespace}::{name}" for name in names.split())

@@ -8,25 +8,25 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from pytest_nnscale.counting.formulas.registry import Shape, operators_named, ours
+from pytest_nnscale.counting.formulas.registry import Shape, named, ours
 
 
-@ours(*operators_named("aten", "_sparse_semi_structured_mm"))
+@ours(*named("aten", "_sparse_semi_structured_mm"))
 def _mm(values: Shape, _meta: Shape, dense: Shape, **_: Any) -> int:
     return 2 * prod(values) * dense[-1]
 
 
-@ours(*operators_named("aten", "_sparse_semi_structured_addmm"))
+@ours(*named("aten", "_sparse_semi_structured_addmm"))
 def _addmm(_bias: Shape, values: Shape, _meta: Shape, dense: Shape, **_: Any) -> int:
     return 2 * prod(values) * dense[-1]
 
 
-@ours(*operators_named("aten", "_sparse_semi_structured_linear"))
+@ours(*named("aten", "_sparse_semi_structured_linear"))
 def _linear(rows: Shape, values: Shape, *_args: Any, **_: Any) -> int:
     return 2 * prod(rows[:-1]) * prod(values)
 
 
-@ours(*operators_named("aten", "_cslt_sparse_mm"))
+@ours(*named("aten", "_cslt_sparse_mm"))
 def _cusparselt(_compressed: Shape, dense: Shape, *_args: Any, out_shape: Shape, **_: Any) -> int:
     # Values and their places lie in one buffer; half of the inner dimension is there.
     return prod(out_shape) * dense[0]
