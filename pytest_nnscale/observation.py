@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pytest_nnscale.tree import ModuleTree
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Observation:
     """One run of a workload, as seen.
 

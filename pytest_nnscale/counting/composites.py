@@ -74,7 +74,10 @@ def composed(
         writes=False,
         valueless=False,
         devices=(),
-        parts=tuple(parts),
+        # One that was remembered already stands for its own parts.
+        parts=tuple(
+            each for part in parts for each in ((part,) if part.parts is None else part.parts)
+        ),
         before=tuple(changes[:place]),
         after=tuple(changes[place + any(born) :]),
     )

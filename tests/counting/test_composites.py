@@ -105,6 +105,18 @@ def test_views_of_weights_need_a_gradient_as_in_a_run() -> None:
         assert seen == [asked(r(1))] == [[True] * 5 + [False] * 4]
 
 
+def test_a_composite_of_composites_has_the_parts_of_all(both: Any) -> None:
+    """A product reshapes its left factor, as another one of the same left factor did before."""
+    x, narrow, wide = r(40, 30, 20, 8), r(30, 40, 8, 3), r(30, 40, 8, 5)
+    left = "aten::reshape", "aten::matmul"
+    for right in (narrow, wide):
+        both(lambda x, right=right: (x * 2).transpose(0, 1) @ (right * 2), (x,))
+        assert {*left} <= remembered().keys()
+    parts = [part for known in remembered().values() for part in known.parts or ()]
+    assert all(part.parts is None for part in parts)
+    assert "aten::clone" in {part.name for part in parts}
+
+
 def test_flags_of_a_backend_decide_anew_each_time(both: Any) -> None:
     """Fused attention or not is no matter of shapes."""
     q = r(1, 2, 16, 8)
