@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
 
@@ -58,9 +57,3 @@ def parts_of(root: nn.Module) -> Iterator[nn.Module]:
         below = module._modules
         if below:
             stack.extend(part for part in reversed([*below.values()]) if part is not None)
-
-
-def kept_by(module: nn.Module) -> list[torch.Tensor]:
-    """Return the parameters and buffers of one module, without those below it."""
-    kept = (*module._parameters.values(), *module._buffers.values())
-    return [tensor for tensor in kept if tensor is not None]

@@ -22,6 +22,7 @@ from torch.autograd.grad_mode import _force_original_view_tracking
 from torch.utils._python_dispatch import _disable_current_modes
 
 from pytest_nnscale.counting.dispatch import CountingMode
+from pytest_nnscale.counting.eager import forced_eager
 from pytest_nnscale.counting.ledger import Count as Count
 from pytest_nnscale.counting.ledger import Ledger
 from pytest_nnscale.counting.ledger import ModuleWork as ModuleWork
@@ -138,9 +139,10 @@ class Counter:
             entering.enter_context(_force_original_view_tracking(True))
             entering.callback(self._steps.stop)
             self._steps.start()
-            self._exits = entering.pop_all()
+            self._exits = entering
             self._force_eager()
-            self._exits.enter_context(self._mode)
+            entering.enter_context(self._mode)
+            self._exits = entering.pop_all()
         return self
 
     def __exit__(
@@ -213,7 +215,7 @@ class Counter:
         # Whoever has compiled something has imported this; importing it costs seconds.
         if not self._eager and "torch._dynamo" in sys.modules:
             self._eager = True
-            self._exits.enter_context(torch.compiler.set_stance("force_eager"))
+            self._exits.enter_context(forced_eager())
 
     def _entered(self, module: nn.Module) -> None:
         if id(module) in self._known:

@@ -90,7 +90,7 @@ class CountingMode(TorchDispatchMode):
         """Answer what is no operator to observe, or is one made of others; else `_OBSERVE`."""
         __tracebackhide__ = True
         # A wrapper takes itself apart: the operators on its parts are what runs.
-        if func in _METADATA or any(_is_wrapper(kind) for kind in types):
+        if func in _METADATA or any(is_wrapper(kind) for kind in types):
             return NotImplemented
         # A question, such as prim::device, or a word to the profiler.
         if getattr(func, "namespace", "") in ("prim", "profiler"):
@@ -199,7 +199,7 @@ class CountingMode(TorchDispatchMode):
 
 @functools.cache
 def _is_composite(func: Any) -> bool:
-    # Seen whole under inference_mode only.
+    # Seen whole without autograd only.
     return isinstance(func, torch._ops.OpOverload) and bool(
         torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
     )
@@ -211,7 +211,8 @@ def _any_nested(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 
 
 @functools.cache
-def _is_wrapper(kind: type) -> bool:
+def is_wrapper(kind: type) -> bool:
+    """Tell whether a type of tensors takes itself apart into others."""
     ours = issubclass(kind, Tensor) and not issubclass(kind, FakeTensor | FunctionalTensor)
     return ours and is_traceable_wrapper_subclass_type(kind)
 

@@ -50,8 +50,7 @@ class ModuleTracker:
     in `known`, and whenever a compiled shell is entered. Calls of modules in other threads are only noted, by the
     name of the thread. `roots` are models whose parts may be called without them, as
     `model.forward(x)` does. `left` is called with each module that returned. `raised` are the
-    modules that an exception left, and with them the call. What is not `numbered` has no backward
-    pass, whose nodes would have to be told apart.
+    modules that an exception left, and with them the call.
     """
 
     def __init__(
@@ -59,10 +58,7 @@ class ModuleTracker:
         entered: Callable[[nn.Module], None],
         roots: Iterable[nn.Module] = (),
         left: Callable[[nn.Module], None] | None = None,
-        *,
-        numbered: bool = True,
     ) -> None:
-        self._numbered = numbered
         self._entered, self._left = entered, left
         self._home = threading.get_ident()
         self.stack: list[_Running] = []  # of the home thread
@@ -133,7 +129,7 @@ class ModuleTracker:
         if not stack:
             self._found_top(module, stack, in_backward=in_backward)
         stack.append((owner, module, in_backward, id(_error())))
-        if self._numbered and thread == self._home:
+        if thread == self._home:
             self._note(owner)
 
     def _found_top(
@@ -149,7 +145,7 @@ class ModuleTracker:
             return
         while (left := stack.pop())[0] != owner:
             pass  # left by an exception that is no Exception: torch runs no hooks then
-        if self._numbered and thread == self._home:
+        if thread == self._home:
             self._note(stack[-1][0] if stack else NOWHERE)
         # torch runs this hook inside its `except` where the forward raised; that its output is
         # None would not tell, as a forward may return that.

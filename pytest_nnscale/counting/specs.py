@@ -13,8 +13,8 @@ class Spec:
     """Shape, strides, offset, dtype and device of one strided tensor; made by `spec` alone.
 
     `room` is for how many elements its storage is made, where these are more than it shows. Of
-    tensors that were there before the trace it is told whether they need a gradient: some
-    operators, such as matmul, are made of others accordingly.
+    tensors that were there before the trace, and of views of them, it is told whether they need a
+    gradient: some operators, such as matmul, are made of others accordingly.
     """
 
     __slots__ = (
@@ -48,10 +48,10 @@ class Spec:
         self.numel = numel
         self.nbytes = max(room, extent(size, stride, offset)) * dtype.itemsize
 
-    def with_gradient(self) -> Spec:
-        """Return the spec of such a tensor that needs a gradient."""
+    def with_gradient(self, needs_grad: bool = True) -> Spec:
+        """Return the spec of such a tensor that needs a gradient, or does not."""
         place = self.size, self.stride, self.dtype, self.device, self.offset, self.room
-        return spec(*place, needs_grad=True)
+        return spec(*place, needs_grad=needs_grad)
 
     def __repr__(self) -> str:
         return f"{self.dtype}{list(self.size)} by {list(self.stride)} on {self.device}"

@@ -38,7 +38,7 @@ def _of_start(start: Callable[..., Any]) -> Callable[..., Any]:
         run, witness = thread.run, _Witness()
 
         def watched_run() -> None:
-            del thread.run
+            vars(thread).pop("run", None)
             with witness:
                 run()
 

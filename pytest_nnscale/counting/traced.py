@@ -15,6 +15,9 @@ class NeedsValues(Exception):
     """A trace came to where shapes are not enough; its text says where."""
 
 
+_requires_grad: Any = Tensor.requires_grad
+
+
 class Traced(Tensor):
     """A tensor of a trace: shape, strides, dtype and device are right, and there is no data.
 
@@ -35,6 +38,21 @@ class Traced(Tensor):
 
     def __repr__(self, **_: object) -> str:  # type: ignore[override]
         return f"<traced {self.dtype} of {tuple(self.shape)} on {self.device}>"
+
+    def requires_grad_(self, requires_grad: bool = True) -> Traced:
+        """Have it need a gradient, or not, and say so to what remembers calls."""
+        super().requires_grad_(requires_grad)
+        self.spec = self.spec.with_gradient(requires_grad)
+        return self
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether it needs a gradient."""
+        return _requires_grad.__get__(self)  # type: ignore[no-any-return]
+
+    @requires_grad.setter
+    def requires_grad(self, needed: bool) -> None:
+        self.requires_grad_(needed)
 
     def data_ptr(self) -> int:
         """Refuse: two tensors without data would seem to share it."""

@@ -65,7 +65,7 @@ class Tracer(Counter):
         self._given: tuple[Any, list[Tensor]] = ((), [])  # inputs that no outline has yet
 
     def _make_tracker(self, roots: Iterable[nn.Module]) -> ModuleTracker:
-        return ModuleTracker(self._entered, roots, numbered=not self._alone)
+        return ModuleTracker(self._entered, roots)
 
     def _make_mode(self) -> TracingMode:
         driverless = self._device.type == "cuda" and not torch.cuda.is_available()
@@ -105,6 +105,7 @@ class Tracer(Counter):
 
     def __enter__(self) -> Tracer:
         self._script = torch._C._last_executed_optimized_graph()
+        torch.clear_autocast_cache()  # a cast that was made before would not be seen
         super().__enter__()
         self._exits.enter_context(collected_later())
         return self

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from pytest_nnscale.counting.booking import BookingMode
 from pytest_nnscale.counting.composites import WHOLE, composed
-from pytest_nnscale.counting.dispatch import _OBSERVE, name_of
+from pytest_nnscale.counting.dispatch import _OBSERVE, is_wrapper, name_of
 from pytest_nnscale.counting.liveness import Lifeline
 from pytest_nnscale.counting.memo import Remembered, rememberable, remembered, table_for
 from pytest_nnscale.counting.modules import NOWHERE
@@ -40,6 +40,8 @@ _aten = torch.ops.aten
 _autograd_node = torch._C._current_autograd_node
 _default_dtype = torch.get_default_dtype
 _gradients_on = torch.is_grad_enabled
+_inferring = torch.is_inference_mode_enabled
+_deeper, _less_deep = torch.autocast_increment_nesting, torch.autocast_decrement_nesting
 _PARAMETER = nn.Parameter
 PLAIN = frozenset({Tensor, nn.Parameter, nn.Buffer})
 _ATOMS = frozenset(
@@ -49,6 +51,7 @@ _ATOMS = frozenset(
 _TYPED = frozenset({float, bool, complex})
 _LIFT = _aten.lift_fresh.default
 _DETACH_IN_PLACE = _aten.detach_.default
+_BUILT_IN = frozenset({"aten", "prims", "prim", "profiler", "higher_order"})
 _wrap = Tensor._make_wrapper_subclass
 _strided = torch.strided
 _modes_further_out = torch._C._len_torch_dispatch_stack
@@ -75,7 +78,8 @@ class TracingMode(BookingMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         __tracebackhide__ = True
-        key: list[Any] = [id(func), _default_dtype(), _gradients_on()]
+        _deeper()  # the one question to autocast that is answered in here
+        key: list[Any] = [id(func), _default_dtype(), _gradients_on(), _inferring(), _less_deep()]
         reals: list[Tensor] = []  # that belong to no module seen
         shapes_alone = plain = False  # a tensor without values, one that is not traced
         inside = self.inside
@@ -197,9 +201,9 @@ class TracingMode(BookingMode):
         if self._alone:
             if func is _DETACH_IN_PLACE:  # which is autograd's
                 return args[0]
-            if _gradients_on():
+            if self._needs_more_than_operators(func, types):
                 self.wants_gradients = True
-                self.give_up("gradients are turned on inside")
+                self.give_up("autograd or autocast has a part in it")
         if func is _LIFT and type(args[0]) is Tensor:  # a literal, which most often is a number
             return self._compute(func, args, kwargs)
         if place is not None and func.name() in WHOLE and self._device.type == "cpu":
@@ -212,6 +216,14 @@ class TracingMode(BookingMode):
         except NeedsValues as error:
             self.gave_up = self.gave_up or str(error)
             raise
+
+    def _needs_more_than_operators(self, func: Any, types: Any) -> bool:
+        """Tell whether what torch does above a mode matters: gradients, casts, kernels of others."""
+        _deeper()
+        if _less_deep() or _gradients_on() or _inferring():
+            return True
+        built_in = getattr(func, "namespace", "") in _BUILT_IN
+        return not built_in or any(map(is_wrapper, types))
 
     def _compute(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operator on the few numbers that it takes."""
@@ -273,8 +285,9 @@ class TracingMode(BookingMode):
                     outcome = with_gradients(func, args, kwargs, outcome)
                 known = remembered(func, args, kwargs, outcome)
             self._look_for_imports()
-            if place is not None and rememberable(func) and countable is args:
-                self._table[place] = known
+            tellable = place is not None and all(part == part for part in place)
+            if tellable and rememberable(func) and countable is args:
+                self._table[place] = known  # type: ignore[index]
         if keeps_values and not known.valueless:
             return self._compute(func, args, kwargs)
         reals = [

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_nnscale.preservation.tensors import set_version, version_of
+from pytest_nnscale.preservation.tensors import is_leaf, is_tracked, set_version, version_of
 
 # These write the running statistics at these positions, though their schemas do not say so.
 _HIDDEN = {
@@ -89,7 +89,7 @@ class Writes:
         """Note the gradient that earlier leaves have before a backward pass changes it."""
         for tensor in tensors:
             known = not tensor.requires_grad or id(tensor) in self._leaves
-            if not known and tensor.is_leaf and not is_inside(tensor):
+            if not known and is_leaf(tensor) and not is_inside(tensor):
                 self._leaves[id(tensor)] = (tensor, tensor.grad)
 
     def restore(self) -> None:
@@ -122,12 +122,12 @@ class _Before:
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
         self._version = version_of(tensor)
-        self._tracked = tensor.grad_fn is not None
+        self._tracked = is_tracked(tensor)
         self._geometry = _geometry(tensor)
 
     def restore(self) -> None:
         tensor = self.tensor
-        if tensor.grad_fn is not None and not self._tracked and not tensor._is_view():
+        if not self._tracked and not tensor._is_view() and is_tracked(tensor):
             tensor.detach_()
         if self._geometry is not None and _geometry(tensor) != self._geometry:
             storage, offset, size, stride = self._geometry

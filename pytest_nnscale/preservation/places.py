@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from operator import is_
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pytest_nnscale.preservation.tensors import KeptTensor, set_version, version_of
+from pytest_nnscale.preservation.tensors import KeptTensor, is_leaf, set_version, version_of
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +64,7 @@ class KeptPlaces:
 
         if not all(map(is_, _gradients(self.tensors), self._gradients)):
             for tensor, gradient in zip(self.tensors, self._gradients, strict=True):
-                if tensor.is_leaf and tensor.grad is not gradient:
+                if is_leaf(tensor) and tensor.grad is not gradient:
                     tensor.grad = gradient
         # No tensor goes to another device without another storage.
         storages = [*map(torch.Tensor.untyped_storage, self.tensors)]
@@ -130,7 +130,7 @@ class KeptPlaces:
         if moved or now != (size, stride, offset, dtype):
             data = torch.empty(0, dtype=dtype, device=device)
             tensor.data = data.set_(storage, offset, size, stride)
-        if tensor.is_leaf and tensor.requires_grad != requires_grad:
+        if is_leaf(tensor) and tensor.requires_grad != requires_grad:
             tensor.requires_grad_(requires_grad)
         # A write to a view of it that has no data is a write to it for autograd.
         set_version(tensor, version)
@@ -140,6 +140,9 @@ def _gradients(tensors: Sequence[Tensor]) -> list[Tensor | None]:
     import torch
 
     of: Any = torch.Tensor
-    if all(map(of.is_leaf.__get__, tensors)):
-        return [*map(of.grad.__get__, tensors)]
-    return [tensor.grad if tensor.is_leaf else None for tensor in tensors]
+    try:
+        if all(map(of.is_leaf.__get__, tensors)):
+            return [*map(of.grad.__get__, tensors)]
+    except RuntimeError:
+        pass  # a view whose base was written where gradients are off
+    return [tensor.grad if is_leaf(tensor) else None for tensor in tensors]

@@ -18,15 +18,15 @@ class KeptTensor:
         self._values = tensor.detach().clone() if copy else None
         self._version = version_of(tensor)
         self._requires_grad = tensor.requires_grad
-        self._tracked = tensor.grad_fn is not None
-        self._grad = tensor.grad if tensor.is_leaf else None
+        self._tracked = is_tracked(tensor)
+        self._grad = tensor.grad if is_leaf(tensor) else None
         # A second backward pass adds to a gradient in place.
         self._grad_values = None if self._grad is None else self._grad.detach().clone()
         self._grad_version = None if self._grad is None else version_of(self._grad)
 
     def restore(self) -> None:
         tensor = self._tensor
-        if tensor.grad_fn is not None and not self._tracked and not tensor._is_view():
+        if not self._tracked and not tensor._is_view() and is_tracked(tensor):
             tensor.detach_()
         if not _same_place(tensor, self._data):
             tensor.data = self._data
@@ -34,7 +34,7 @@ class KeptTensor:
             tensor.data.copy_(self._values)
         elif self._values is not None and not _equal(tensor, self._values):
             tensor.data.copy_(self._values)  # written past the version counter
-        if tensor.is_leaf:
+        if is_leaf(tensor):
             if tensor.requires_grad != self._requires_grad:
                 tensor.requires_grad_(self._requires_grad)
             if tensor.grad is not self._grad:
@@ -47,6 +47,25 @@ class KeptTensor:
                 self._grad.detach().copy_(self._grad_values)
                 set_version(self._grad, self._grad_version)
         set_version(tensor, self._version)
+
+
+def is_tracked(tensor: Tensor) -> bool:
+    """Tell whether autograd knows how a tensor came about.
+
+    torch refuses to say so of a view whose base was written where gradients are off.
+    """
+    try:
+        return tensor.grad_fn is not None
+    except RuntimeError:
+        return True
+
+
+def is_leaf(tensor: Tensor) -> bool:
+    """Tell whether a tensor is a leaf of autograd's graph; a view of which torch will not say is none."""
+    try:
+        return bool(tensor.is_leaf)
+    except RuntimeError:
+        return False
 
 
 def version_of(tensor: Tensor) -> int | None:
