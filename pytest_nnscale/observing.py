@@ -72,15 +72,18 @@ def count_apart(workload: Workload, device: str | None = None) -> Counter:
             f"enough: {tracer.gave_up}",
             remedy=f"move the model and its inputs to {device}",
         )
+    on_meta = CannotMeasure(
+        f"{workload.subject} is on meta, and shapes are not enough: {tracer.gave_up}",
+        remedy="hand over a model with weights, and inputs with values",
+    )
     try:
         counter = _execute(workload)
     except (NotImplementedError, RuntimeError) as error:
         if workload.device.startswith("meta") and "meta" in str(error):
-            raise CannotMeasure(
-                f"{workload.subject} is on meta, and shapes are not enough: {tracer.gave_up}",
-                remedy="hand over a model with weights, and inputs with values",
-            ) from error
+            raise on_meta from error
         raise
+    if workload.device.startswith("meta"):  # it ran, by a path that no device takes
+        raise on_meta
     counter.executed_because(tracer.gave_up)
     return counter
 
