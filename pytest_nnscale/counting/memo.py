@@ -1,10 +1,10 @@
 """What is remembered of calls by their shapes, from one trace to the next in a process.
 
 A key holds all that the answer depends on: the operator, the specs of its tensors with strides and
-offsets, its numbers and flags, the default dtype; a table is for one target device, with autograd
-or without. What depends on
-values is never remembered, nor any module or model: only single operators are. All is forgotten
-when formulas were registered or operators declared free meanwhile.
+offsets, its numbers and flags, the default dtype, the grad mode; a table is for one target device,
+with autograd or without. What depends on values is never remembered, nor any module or model: only
+operators are, of those made of others the ones that `composites` names. All is forgotten when
+formulas were registered or operators declared free meanwhile.
 """
 
 from __future__ import annotations
