@@ -257,7 +257,8 @@ class TestProfile:
         """A function that calls a model changes it no more than the model itself would."""
         model, x = build()
         with unchanged(model, x):
-            profile(lambda x: model(x), (x,), phase=phase, metrics=(metric,))
+            found = profile(lambda x: model(x), (x,), phase=phase, metrics=(metric,))
+        assert found.measurement(metric).value is not None
 
 
 class Momentum(nn.Module):
@@ -298,7 +299,8 @@ def test_weights_that_a_forward_writes_are_put_back(
     """A weight is no safer from a forward than a buffer is."""
     model = kind()
     with unchanged(model, x):
-        profile(model, (x,), metrics=(metric,))
+        found = profile(model, (x,), metrics=(metric,))
+    assert found.measurement(metric).value is not None
 
 
 @pytest.mark.parametrize("metric", ["flops", "latency"])
@@ -332,7 +334,8 @@ def test_a_wrapped_model_is_left_as_found(wrap: str, phase: Any) -> None:
             ready = torch.jit.script(model)
     ready(x)
     with unchanged(model, x):
-        profile(ready, (x,), phase=phase, metrics=("flops", "latency"))
+        found = profile(ready, (x,), phase=phase, metrics=("flops", "latency"))
+    assert found.measurement("latency").value is not None
 
 
 class TestCount:

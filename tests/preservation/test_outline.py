@@ -244,7 +244,10 @@ def test_tensors_of_every_kind_are_taken() -> None:
     ]
     for each in kinds:
         KeptPlaces([each]).restore()
-    KeptPlaces(kinds).restore()
+    places = KeptPlaces(kinds)
+    places.restore()
+    assert len(places.tensors) + len(places._others) == len(kinds)
+    assert not places.all_dense
     KeptPlaces([]).restore()
 
 
