@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_nnscale.errors import CannotMeasure
@@ -18,10 +19,13 @@ if TYPE_CHECKING:
     from pytest_nnscale.counting.tracer import Tracer
 
 
-def observe(workload: Workload, *, runs: bool, device: str | None = None) -> Observation:
+def observe(
+    workload: Workload, *, runs: bool, device: str | None = None, memory: bool = True
+) -> Observation:
     """See what a workload does so that nothing of it stays; or do not run it.
 
-    `device` is where it takes itself to run, on shapes alone; without, where it lives.
+    `device` is where it takes itself to run, on shapes alone; without, where it lives. Without
+    `memory` nobody asks for that.
     """
     if not runs:
         return Observation(
@@ -31,7 +35,7 @@ def observe(workload: Workload, *, runs: bool, device: str | None = None) -> Obs
             reason="nothing was run",
             remedy="hand over inputs: profile(model, args=(x,))",
         )
-    counter = count_apart(workload, device)
+    counter = count_apart(workload, device, memory=memory)
     if device is None or same_device(device, workload.device):
         device = workload.device
     count = counter.count()
@@ -57,13 +61,13 @@ def guard_of(workload: Workload, counter: Counter) -> Callable[[], AbstractConte
     return lambda: preserved(counter.roots, touched, inputs=(workload.args, workload.kwargs))
 
 
-def count_apart(workload: Workload, device: str | None = None) -> Counter:
+def count_apart(workload: Workload, device: str | None = None, *, memory: bool = True) -> Counter:
     """Count a workload on shapes alone; where these are not enough, a run that is undone afterwards.
 
     Errors of the model itself are those of the run. CannotMeasure is raised where the workload
     would have to be run and is not on `device`.
     """
-    tracer = _trace(workload, device)
+    tracer = _trace(workload, device, memory=memory)
     if not tracer.gave_up:
         return tracer
     if device is not None and not same_device(device, workload.device):
@@ -77,7 +81,7 @@ def count_apart(workload: Workload, device: str | None = None) -> Counter:
         remedy="hand over a model with weights, and inputs with values",
     )
     try:
-        counter = _execute(workload)
+        counter = _execute(workload, memory=memory)
     except (NotImplementedError, RuntimeError) as error:
         if workload.device.startswith("meta") and "meta" in str(error):
             raise on_meta from error
@@ -88,7 +92,7 @@ def count_apart(workload: Workload, device: str | None = None) -> Counter:
     return counter
 
 
-def _trace(workload: Workload, device: str | None = None) -> Tracer:
+def _trace(workload: Workload, device: str | None = None, *, memory: bool = True) -> Tracer:
     import torch
 
     home = torch.device(workload.device)
@@ -98,6 +102,7 @@ def _trace(workload: Workload, device: str | None = None) -> Tracer:
         target = torch.device("cpu")
     elif target.type != "cpu" and target.index is None:
         target = torch.device(target.type, 0)
+    trace = partial(_traced, workload, target, elsewhere=elsewhere, memory=memory)
     driverless = target.type == "cuda" and not torch.cuda.is_available()
     if driverless and workload.phase == "training":
         raise CannotMeasure(
@@ -106,14 +111,12 @@ def _trace(workload: Workload, device: str | None = None) -> Tracer:
         )
     if driverless:
         # For a gradient autograd would ask the driver for a stream, and end the process.
-        return _traced(workload, target, elsewhere=elsewhere, mode=torch.inference_mode())
+        return trace(mode=torch.inference_mode())
     if workload.phase == "inference":
-        tracer = _traced(
-            workload, target, elsewhere=elsewhere, alone=True, mode=_without_autograd()
-        )
+        tracer = trace(mode=_without_autograd(), alone=True)
         if not tracer.wants_gradients:
             return tracer
-    return _traced(workload, target, elsewhere=elsewhere, mode=gradients_for(workload.phase))
+    return trace(mode=gradients_for(workload.phase))
 
 
 @contextmanager
@@ -133,13 +136,16 @@ def _traced(
     device: torch.device,
     *,
     elsewhere: bool,
+    memory: bool,
     mode: AbstractContextManager[Any],
     alone: bool = False,
 ) -> Tracer:
     """Trace a workload in a grad mode, and put back what that did."""
     from pytest_nnscale.counting.tracer import Tracer
 
-    tracer = Tracer(roots=workload.modules, device=device, elsewhere=elsewhere, alone=alone)
+    tracer = Tracer(
+        roots=workload.modules, device=device, elsewhere=elsewhere, alone=alone, memory=memory
+    )
     try:
         with tracer, mode:
             args, kwargs = tracer.take((workload.args, dict(workload.kwargs)))
@@ -153,11 +159,11 @@ def _traced(
     return tracer
 
 
-def _execute(workload: Workload) -> Counter:
+def _execute(workload: Workload, *, memory: bool = True) -> Counter:
     from pytest_nnscale.counting.counter import Counter
     from pytest_nnscale.preservation.keepsake import preserved
 
-    counter = Counter(preserve=True, roots=workload.modules)
+    counter = Counter(preserve=True, roots=workload.modules, memory=memory)
     inputs = (workload.args, workload.kwargs)
     with preserved(workload.modules, workload.tensors, inputs=inputs):
         try:

@@ -138,7 +138,7 @@ class Profile:
 def profile_of(observation: Observation, metrics: Iterable[Metric]) -> Profile:
     """Measure some metrics of an observation and join them with its module rows."""
     found = tuple(measure(m, observation, phase=observation.phase) for m in metrics)
-    order = tuple(observation.inventory.tree.paths)
+    order = (observation.tree or observation.inventory.tree).paths
     return assemble(observation.subject, observation.phase, found, observation.count, order)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -67,9 +67,10 @@ def profile(
 
 
 def _profile_of(
-    workload: Workload, metrics: Iterable[Metric], *, runs: bool, device: str | None
+    workload: Workload, metrics: Collection[Metric], *, runs: bool, device: str | None
 ) -> Profile:
-    return profile_of(observe(workload, runs=runs, device=device), metrics)
+    memory = Metric.MEMORY in metrics
+    return profile_of(observe(workload, runs=runs, device=device, memory=memory), metrics)
 
 
 def workload_from(

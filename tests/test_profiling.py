@@ -53,6 +53,18 @@ class Opaque(nn.Module):
         return torch.ops.nnscale_test_profiling.opaque(self.linear(x))
 
 
+class Branches(nn.Module):
+    """Does what the values of its output say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.linear(x)
+        return out if out.sum() > -1e9 else -out
+
+
 class Raises(nn.Module):
     """Fails in the middle of its forward."""
 
@@ -302,6 +314,25 @@ class TestText:
     def test_without_a_run_there_are_no_zeros(self) -> None:
         """What did not run shows no FLOPs, rather than 0."""
         assert "0 FLOP" not in str(profile(mlp()))
+
+    @pytest.mark.parametrize("phase", ["inference", "training"])
+    @pytest.mark.parametrize("model", [mlp(), Branches()], ids=["traced", "executed"])
+    def test_memory_not_asked_for_is_unknown(self, model: Any, phase: Any) -> None:
+        """No row, no sum and no holder says 0; all else is as with it."""
+        bare = profile(model, (torch.rand(2, 8),), phase=phase, metrics="flops kernels")
+        assert bare.method == ("executed" if isinstance(model, Branches) else "traced")
+        assert {(row.own_memory_bytes, row.total_memory_bytes) for row in bare.modules} == {
+            (None, None)
+        }
+        assert bare.held == ()
+        assert bare.memory_bytes is None
+        whole = profile(model, (torch.rand(2, 8),), phase=phase)
+        assert whole.memory_bytes
+        assert sum(nbytes for _, nbytes in whole.held) == whole.memory_bytes
+        assert (bare.flops, bare.kernels) == (whole.flops, whole.kernels)
+        assert [row.total_flops for row in bare.modules] == [
+            row.total_flops for row in whole.modules
+        ]
 
     def test_params_not_asked_for_are_not_said_to_be_zero(self) -> None:
         """A Linear never has a 0 in its params column."""

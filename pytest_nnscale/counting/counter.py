@@ -49,13 +49,16 @@ class Counter:
 
     With `preserve`, `restore()` undoes what the block did to tensors that existed before and to
     the modules it called, from each module's first call on. `roots` are models known beforehand.
+    Without `memory` it is not told who held how many bytes, which takes time to find out.
     A backward pass that runs while a module is being called is part of that call.
     """
 
     _traced = False
 
-    def __init__(self, *, preserve: bool = False, roots: Iterable[nn.Module] = ()) -> None:
-        self._preserve = preserve
+    def __init__(
+        self, *, preserve: bool = False, roots: Iterable[nn.Module] = (), memory: bool = True
+    ) -> None:
+        self._preserve, self._memory = preserve, memory
         self._ledger = Ledger()
         self._liveness = Liveness()
         self._writes = Writes(preserve=preserve and not self._traced)
@@ -161,9 +164,9 @@ class Counter:
         self._count = self._ledger.close(
             self._modules,
             tree,
-            peak=self._liveness.peak,
-            forward_peak=self._mode.forward_peak,
-            at_peak=self._liveness.at_peak,
+            peak=self._liveness.peak if self._memory else None,
+            forward_peak=self._mode.forward_peak if self._memory else None,
+            at_peak=self._liveness.at_peak if self._memory else None,
             threads=tuple(self._threads),
             processes=tuple(self._processes),
             traced=self._traced,

@@ -31,7 +31,7 @@ class ModuleWork(NamedTuple):
     """What one module did: by itself (`own_`), and with all below it (`total_`).
 
     Memory is bytes alive at the peak of the whole run: what the module's weights hold, and what
-    was made while it ran. FLOPs are a lower bound unless `complete`: an operator in it, or below
+    was made while it ran; None where it was not asked for. FLOPs are a lower bound unless `complete`: an operator in it, or below
     it, has no formula.
     """
 
@@ -41,8 +41,8 @@ class ModuleWork(NamedTuple):
     total_flops: int
     own_kernels: int
     total_kernels: int
-    own_memory: int
-    total_memory: int
+    own_memory: int | None
+    total_memory: int | None
     complete: bool = True
 
 
@@ -57,7 +57,8 @@ class OperatorWork(NamedTuple):
 class Count(NamedTuple):
     """What a counted run did; holds no tensors. `forward_` is what ran outside backward passes.
 
-    `forward_memory_bytes` is the peak before the first backward operator. The row of `modules`
+    `forward_memory_bytes` is the peak before the first backward operator; memory is None where it
+    was not asked for. The row of `modules`
     with the path "" is the whole; no operator at all means that nothing ran. `threads` got work
     inside and used torch for it, `processes` got work inside; a counter does not see either.
     `raised` names modules whose call ended half way, by an error that the block outlived.
@@ -72,8 +73,8 @@ class Count(NamedTuple):
     forward_flops: int
     kernels: int
     forward_kernels: int
-    memory_bytes: int
-    forward_memory_bytes: int
+    memory_bytes: int | None
+    forward_memory_bytes: int | None
     backward: bool
     uncounted: tuple[Uncounted, ...]
     modules: tuple[ModuleWork, ...]
@@ -164,17 +165,19 @@ class Ledger:
         tracker: ModuleTracker,
         tree: ModuleTree,
         *,
-        peak: int,
-        forward_peak: int,
-        at_peak: Mapping[tuple[int, Kind], int],
+        peak: int | None,
+        forward_peak: int | None,
+        at_peak: Mapping[tuple[int, Kind], int] | None,
         threads: tuple[str, ...],
         processes: tuple[str, ...],
         traced: bool = False,
     ) -> Count:
-        """Resolve owners to modules of a tree, and return the count."""
+        """Resolve owners to modules of a tree, and return the count; no peak, no memory."""
         self._read_log()
         tree = with_hidden(tracker, tree)
-        held = {kind: sum(n for (_, of), n in at_peak.items() if of == kind) for kind in KINDS}
+        held = dict.fromkeys(KINDS, 0)
+        for (_, kind), nbytes in (at_peak or {}).items():
+            held[kind] += nbytes
         return Count(
             operators=self.operators,
             flops=sum(self._flops.values()),
@@ -226,12 +229,19 @@ class Ledger:
         return Uncounted(operator, *place, calls, shapes, remedy, backward, unseen)
 
     def _rows(
-        self, called: Iterable[int], tree: ModuleTree, at_peak: Mapping[tuple[int, Kind], int]
+        self,
+        called: Iterable[int],
+        tree: ModuleTree,
+        at_peak: Mapping[tuple[int, Kind], int] | None,
     ) -> tuple[ModuleWork, ...]:
         row_of = tree.row_of
         present = [row_of[owner] for owner in called]
-        columns: list[list[int]] = []
+        columns: list[Sequence[int | None]] = []
+        unknown = [None] * len(tree)
         for amounts in (self._flops, self._kernels, at_peak):
+            if amounts is None:
+                columns += [unknown, unknown]
+                continue
             own = [0] * len(tree)
             for (owner, _), amount in amounts.items():
                 if amount:

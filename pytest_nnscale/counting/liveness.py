@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any, Literal, Protocol
 
 import torch
@@ -138,8 +138,8 @@ class Liveness:
 
     def left_over(self) -> int:
         """Return the bytes that tensors without storage still stand for."""
-        self._sum_up()
-        return sum(n for holder, n in self._held.items() if type(holder) is MadeBy)
+        held = chain(self._held.items(), self.events[:])
+        return sum(nbytes for holder, nbytes in held if type(holder) is MadeBy)
 
     def settle(self) -> None:
         """Keep the notes short; to be called now and then."""
@@ -148,7 +148,6 @@ class Liveness:
 
     def close(self) -> None:
         """Stop following."""
-        self._sum_up()
         for storage in self._storages.values():
             storage.reference = lambda: None
         self._storages.clear()

@@ -56,9 +56,10 @@ class Tracer(Counter):
         device: torch.device,
         elsewhere: bool = False,
         alone: bool = False,
+        memory: bool = True,
     ) -> None:
         self._device, self._alone = device, alone
-        super().__init__(preserve=True, roots=roots)
+        super().__init__(preserve=True, roots=roots, memory=memory)
         self._stand_ins = StandIns(device, self._liveness, everything=elsewhere)
         self._script: Any = None
         self._outline: Outline | None = None  # the last one
@@ -163,12 +164,14 @@ class Tracer(Counter):
         assert self._outline is not None
         places, kept = self._outline.places, tree.kept
         count, of = len(kept.tensors), places.geometry
-        owners = [*map(id, tree.owners)]
-        if places.all_dense:  # those that modules keep come first, then inputs
+        if not self._memory:
+            pass
+        elif places.all_dense:  # those that modules keep come first, then inputs
+            owners = map(id, tree.owners)
             self._liveness.weights(places.storages[:count], of.storages[:count], owners)
         else:
-            for tensor, owner in zip(kept.tensors, owners, strict=True):
-                self._liveness.existed(tensor, owner, "weights")
+            for tensor, owner in zip(kept.tensors, tree.owners, strict=True):
+                self._liveness.existed(tensor, id(owner), "weights")
         if {*of.devices} - {self._device}:
             self._stand_ins.put_into(tree.modules)
         # What is not traceable is looked at when it is used; so are stand-ins.

@@ -34,6 +34,10 @@ def measure_work(
         reason, remedy = unmeasured
         return Measurement.nothing(metric, reason=reason, remedy=remedy, subject=subject)
     value = _amount(metric, count, phase)
+    if value is None:
+        return Measurement.nothing(
+            metric, reason="it was counted without memory", remedy="ask for memory", subject=subject
+        )
     whole = phase == "training" or not count.backward
     shares = Deferred(lambda: _shares(metric, count) if whole else ())
     uncounted = [
@@ -102,7 +106,7 @@ def _why_unmeasured(metric: Metric, count: Count, phase: Phase) -> tuple[str, st
     return None
 
 
-def _amount(metric: Metric, count: Count, phase: Phase) -> int:
+def _amount(metric: Metric, count: Count, phase: Phase) -> int | None:
     whole = phase == "training"
     if metric is Metric.FLOPS:
         return count.flops if whole else count.forward_flops

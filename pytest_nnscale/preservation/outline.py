@@ -7,7 +7,7 @@ model takes no longer than asking each of its modules for each of its attributes
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import chain, compress, islice, repeat
+from itertools import chain, compress, islice
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,8 @@ from pytest_nnscale.preservation.places import KeptPlaces
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+_SIZED = CONTAINERS | {tuple}
 
 
 class Outline:
@@ -43,15 +45,17 @@ class Outline:
         self._sizes = [*map(len, self._dicts)]
         types = [*map(type, self._values)]
         self.kinds = {*types}
-        self._containers = [*compress(self._values, map(CONTAINERS.__contains__, types))]
+        # Tuples among them, which stay as long as they are: most containers hold nothing.
+        self._containers = [*compress(self._values, map(_SIZED.__contains__, types))]
         self._lengths = [*map(len, self._containers)]
-        self._filled = [*compress(self._containers, self._lengths)]
+        filled = [*compress(self._containers, self._lengths)]
+        self._filled = [each for each in filled if type(each) is not tuple]
         self._contents = [container.copy() for container in self._filled]
         self._items, self._fillings = self._held()
         self._deeper = KeptContents(inputs)
-        self._keep_deeper(self._values, self.kinds - CONTAINERS - {tuple})
-        in_tuples = chain.from_iterable(compress(self._values, map(is_, types, repeat(tuple))))
-        for items in (self._items, [*in_tuples]):
+        self._keep_deeper(self._values, self.kinds - _SIZED)
+        in_tuples = [*chain.from_iterable(each for each in filled if type(each) is tuple)]
+        for items in (self._items, in_tuples):
             self._keep_deeper(items, {*map(type, items)})
         self.places = KeptPlaces(tensors, versions=versions)
 
