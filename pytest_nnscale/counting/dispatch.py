@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass_type
 
+from pytest_nnscale.counting.casting import casting
 from pytest_nnscale.counting.coverage import Work, classify, is_kernel
 from pytest_nnscale.counting.flops import NoCount, flops_of, is_nested
 from pytest_nnscale.counting.formulas import formula_for
@@ -105,7 +106,7 @@ class CountingMode(TorchDispatchMode):
     def _decomposed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operator as those that it is made of where autograd takes it apart."""
         __tracebackhide__ = True
-        with self:
+        with casting(), self:
             # Not `decompose`: that prefers what Python has for compilers, which are other ones.
             return func._op_dk(_COMPOSITE, *args, **kwargs)
 
@@ -128,7 +129,8 @@ class CountingMode(TorchDispatchMode):
         self._parameters.read(func, args, kwargs, inputs)
         for tensor in inputs:
             self._liveness.existed(tensor, NOWHERE)
-        out = func(*args, **kwargs)
+        with casting():  # some kernels call operators that it knows
+            out = func(*args, **kwargs)
         outputs = list(tensors_in(out))
         kind = self._kind(backward=backward)
         for tensor in outputs:

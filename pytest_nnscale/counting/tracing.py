@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
 from pytest_nnscale.counting.booking import BookingMode
+from pytest_nnscale.counting.casting import autocast_depth
 from pytest_nnscale.counting.composites import WHOLE, composed
 from pytest_nnscale.counting.dispatch import _OBSERVE, is_wrapper, name_of
 from pytest_nnscale.counting.liveness import Lifeline
@@ -219,8 +220,7 @@ class TracingMode(BookingMode):
 
     def _needs_more_than_operators(self, func: Any, types: Any) -> bool:
         """Tell whether what torch does above a mode matters: gradients, casts, kernels of others."""
-        _deeper()
-        if _less_deep() or _gradients_on() or _inferring():
+        if autocast_depth() or _gradients_on() or _inferring():
             return True
         built_in = getattr(func, "namespace", "") in _BUILT_IN
         return not built_in or any(map(is_wrapper, types))
@@ -240,7 +240,9 @@ class TracingMode(BookingMode):
         before = len(log), len(events), self._others
         self._on_operator()
         out = self._decomposed(func, args, kwargs)
-        if self._others == before[2] and len(events) >= before[1]:
+        # What autocast makes of the parts is in no key.
+        unknown = self._others != before[2] or len(events) < before[1] or autocast_depth()
+        if not unknown:
             parts = [part for part, _ in log[before[0] :]]
             known = composed(func, args, kwargs, out, parts, events[before[1] :])
             if known is not None:

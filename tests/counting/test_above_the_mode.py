@@ -49,6 +49,38 @@ def test_casts_inside_composites_are_those_of_a_run(both: Any, function: Any) ->
         both(cast(function), (r(20, 32),))
 
 
+PRODUCTS = {
+    "einsum": lambda x, w: torch.einsum("bi,ij->bj", x, w),
+    "tensordot": lambda x, w: torch.tensordot(x, w, 1),
+    "inner": torch.inner,
+    "multi_dot": lambda x, w: torch.linalg.multi_dot([x, w, w]),
+    "bilinear": lambda x, w: nn.functional.bilinear(x, x, w.repeat(3, 1, 1)),
+    "linear": nn.functional.linear,
+}
+
+
+@pytest.mark.parametrize("within", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_a_count_changes_no_cast(name: str, within: Any) -> None:
+    """What is computed inside a count is what it would be without; a trace agrees with it."""
+    x, w = r(4, 64), nn.Parameter(r(64, 64))
+    for kind in (torch.bfloat16, torch.float16, None):
+        casts: dict[str, Any] = {"dtype": kind or torch.bfloat16, "enabled": kind is not None}
+        with within(), torch.autocast("cpu", **casts):
+            plain = PRODUCTS[name](x, w)
+        with within(), torch.autocast("cpu", **casts), count() as counting:  # with no cast kept
+            counted = PRODUCTS[name](x, w)
+        with within(), torch.autocast("cpu", **casts):
+            traced = profile(PRODUCTS[name], (x, w))
+        assert counted.dtype is plain.dtype
+        assert torch.equal(counted, plain)
+        assert traced.method == "traced"
+        assert (traced.flops, traced.memory_bytes) == (
+            counting.profile.flops,
+            counting.profile.memory_bytes,
+        )
+
+
 def test_a_cast_made_before_is_made_again(both: Any) -> None:
     """The cache of an autocast around a trace is of the time before."""
     layer, x = nn.Linear(8, 8), r(4, 8)
