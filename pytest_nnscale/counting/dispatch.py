@@ -32,7 +32,7 @@ _METADATA = frozenset(
 ) | {torch.ops.prim.layout.default}
 
 
-_OBSERVE = object()
+OBSERVE = object()  # what `_otherwise` returns for an operator that is to be observed
 _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 
 
@@ -83,12 +83,12 @@ class CountingMode(TorchDispatchMode):
         __tracebackhide__ = True  # a model's error is shown in the model
         kwargs = kwargs or {}
         other = self._otherwise(func, types, args, kwargs)
-        return self._observe(func, args, kwargs) if other is _OBSERVE else other
+        return self._observe(func, args, kwargs) if other is OBSERVE else other
 
     def _otherwise(
         self, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Answer what is no operator to observe, or is one made of others; else `_OBSERVE`."""
+        """Answer what is no operator to observe, or is one made of others; else `OBSERVE`."""
         __tracebackhide__ = True
         # A wrapper takes itself apart: the operators on its parts are what runs.
         if func in _METADATA or any(is_wrapper(kind) for kind in types):
@@ -101,7 +101,7 @@ class CountingMode(TorchDispatchMode):
             return self._cond(*args)
         if _is_composite(func) and formula_for(func) is None and not _any_nested(args, kwargs):
             return self._decomposed(func, args, kwargs)
-        return _OBSERVE
+        return OBSERVE
 
     def _decomposed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operator as those that it is made of where autograd takes it apart."""

@@ -150,6 +150,7 @@ def _address(tensor: torch.Tensor) -> int:
 
 
 def opened(pack: Any) -> Iterator[torch.Tensor]:
+    """Yield the weights and biases in a pack; RuntimeError where it is of an unknown kind."""
     kind = pack._type().qualified_name()
     if kind.endswith("LinearPackedParamsBase"):
         yield from _present(*_linear(pack))

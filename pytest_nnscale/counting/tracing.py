@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from pytest_nnscale.counting.booking import BookingMode
 from pytest_nnscale.counting.casting import autocast_depth
 from pytest_nnscale.counting.composites import WHOLE, composed
-from pytest_nnscale.counting.dispatch import _OBSERVE, is_wrapper, name_of
+from pytest_nnscale.counting.dispatch import OBSERVE, is_wrapper, name_of
 from pytest_nnscale.counting.liveness import Lifeline
 from pytest_nnscale.counting.memo import Remembered, rememberable, remembered, table_for
 from pytest_nnscale.counting.modules import NOWHERE
@@ -210,7 +210,7 @@ class TracingMode(BookingMode):
         if place is not None and func.name() in WHOLE and self._device.type == "cpu":
             return self._take_apart(func, args, kwargs, place)
         other = self._otherwise(func, types, args, kwargs)
-        if other is not _OBSERVE:
+        if other is not OBSERVE:
             return other
         try:
             return self._answer(func, args, kwargs, place, known)

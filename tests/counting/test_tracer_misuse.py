@@ -211,6 +211,14 @@ FAILURES: dict[str, tuple[Callable[[], Model], type[BaseException], str]] = {
     "its own": (lambda: Model(_raise(Mine("half way"))), Mine, "half way"),
     "after it wrote": (lambda: Model(_raise_after_writing), Mine, "after it wrote"),
     "shapes": (lambda: Model(lambda m, y: m.last(y.T)), RuntimeError, "cannot be multiplied"),
+    "layer norm": (
+        lambda: Model(lambda m, y: nn.LayerNorm(4).double()(y)), RuntimeError, "mixed dtype"),
+    "group norm": (
+        lambda: Model(lambda m, y: nn.GroupNorm(2, 4).double()(y)), RuntimeError, "mixed dtype"),
+    "batch norm": (
+        lambda: Model(lambda m, y: nn.BatchNorm1d(4).double()(y)), RuntimeError, "mixed dtype"),
+    "half svd": (
+        lambda: Model(lambda m, y: torch.linalg.svd((y @ y.T).half())), NotImplementedError, "Half"),
     "views": (lambda: Model(lambda m, y: y.view(5, 5)), RuntimeError, "invalid for input of size"),
     "types": (lambda: Model(lambda m, y: y + "a"), TypeError, "str"),
     "no attribute": (lambda: Model(lambda m, y: m.nothing), AttributeError, "nothing"),

@@ -18,7 +18,6 @@ from typing import Any
 
 from pytest_nnscale.counting.formulas.registry import Shape, named, ours
 
-# cudnnRNNMode_t: ReLU, tanh, LSTM, GRU.
 Shapes = Sequence[Shape]
 
 

@@ -11,6 +11,7 @@ from pytest_nnscale.counting.shape_rules.operands import HALVES
 from pytest_nnscale.counting.shape_rules.registry import Answer, rule
 from pytest_nnscale.counting.shape_rules.strides import channels_last, image_like, like
 from pytest_nnscale.counting.specs import Spec, contiguous, spec
+from pytest_nnscale.counting.traced import NeedsValues
 
 
 @rule("aten::native_batch_norm", device="cpu")
@@ -26,8 +27,8 @@ def _batch_norm(
     if len(image.size) < 2 or image.numel == 0:
         return None
     other = weight or mean
-    kinds = (image.dtype, torch.float32) if image.dtype in HALVES else (image.dtype,)
-    if not image.dtype.is_floating_point or (other is not None and other.dtype not in kinds):
+    _precision(image, other)
+    if not image.dtype.is_floating_point:
         return None
     statistics = other.dtype if other is not None and other.dtype != image.dtype else image.dtype
     saved = like(image, (image.size[1],) if training else (0,), statistics)
@@ -56,13 +57,20 @@ def _layer_norm(steps: Spec, normalized: Sequence[int], weight: Spec | None, *_:
         return None
     kept = len(steps.size) - len(normalized)
     size = (*steps.size[:kept], *[1] * len(normalized))
-    statistics = like(steps, size, _statistics(steps, weight))
+    statistics = like(steps, size, _precision(steps, weight))
     return [like(steps, steps.size), statistics, statistics]
 
 
-def _statistics(steps: Spec, weight: Spec | None) -> torch.dtype:
-    """Return in which precision a CPU keeps mean and deviation: that of a wider weight."""
-    return steps.dtype if weight is None else torch.promote_types(steps.dtype, weight.dtype)
+def _precision(steps: Spec, weight: Spec | None) -> torch.dtype:
+    """Return in which precision a CPU keeps mean and deviation: that of a wider weight.
+
+    Other mixtures are errors there, and none on meta: NeedsValues, so that the model runs into its own.
+    """
+    if weight is None or weight.dtype == steps.dtype:
+        return steps.dtype
+    if steps.dtype in HALVES and weight.dtype == torch.float32:
+        return torch.float32
+    raise NeedsValues(f"a normalisation of {steps.dtype} has weights of {weight.dtype}")
 
 
 @rule("aten::native_layer_norm_backward", device="cpu")
@@ -80,7 +88,7 @@ def _group_norm(
     image: Spec, weight: Spec | None, _bias: Spec | None, batch: int, *args: Any
 ) -> Answer:
     groups = args[2]
-    statistics = like(image, (batch, groups), _statistics(image, weight))
+    statistics = like(image, (batch, groups), _precision(image, weight))
     return [image_like(image), statistics, statistics] if image.numel else None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from pytest_nnscale.counting.formulas.registry import named
-from pytest_nnscale.counting.shape_rules.operands import FLOATS, NUMBERS, fits
+from pytest_nnscale.counting.shape_rules.operands import FLOATS, HALVES, NUMBERS, fits
 from pytest_nnscale.counting.shape_rules.registry import WRONG, Answer, rule
 from pytest_nnscale.counting.shape_rules.strides import like
 from pytest_nnscale.counting.specs import Spec, contiguous, spec
@@ -65,6 +65,8 @@ def _singular_values(
     matrix: Spec, full_matrices: bool = False, compute_uv: bool = True, **_: Any
 ) -> Answer:
     *batch, rows, columns = matrix.size
+    if matrix.dtype in HALVES:
+        raise NeedsValues(f"singular values of {matrix.dtype} are computed by no CPU")
     if not compute_uv or not matrix.numel or not matrix.dtype.is_floating_point:
         return None
     least = min(rows, columns)
