@@ -11,7 +11,7 @@ from pytest_nnscale.errors import BadWorkload
 if TYPE_CHECKING:
     from pytest_nnscale.budget import Budget, Phase, Verdict
     from pytest_nnscale.counting.counter import Counter
-    from pytest_nnscale.meters.table import Effort
+    from pytest_nnscale.meters.effort import Effort
     from pytest_nnscale.observation import Observation
     from pytest_nnscale.profiles import Profile
     from pytest_nnscale.report.progress import Announcer

@@ -19,6 +19,7 @@ from pytest_nnscale.report.progress import announcer
 
 if TYPE_CHECKING:
     from pytest_nnscale.calling import NnscaleCaller
+    from pytest_nnscale.meters.effort import Effort
 
 _NEVER_RAN = "the test ran no tensor operator, so there was nothing to judge"
 _RUN_A_MODEL = "call the model in the test, or take the mark off"
@@ -41,14 +42,24 @@ class Judged:
     idle: tuple[str, ...] = ()
 
 
-def judge_test(item: pytest.Item, budgets: Sequence[Budget], options: Options) -> Judged:
+def effort_of(config: pytest.Config) -> Effort:
+    """Return how sampled metrics are measured in a session: as its options say."""
+    if keys.EFFORT not in config.stash:
+        from pytest_nnscale.meters.effort import Effort
+
+        options = config.stash[keys.OPTIONS]
+        config.stash[keys.EFFORT] = Effort(options.max_time, options.confidence)
+    return config.stash[keys.EFFORT]
+
+
+def judge_test(item: pytest.Item, budgets: Sequence[Budget]) -> Judged:
     """Judge a test that has passed: by its calls of the fixture, else by running its body again."""
     caller = item.stash.get(keys.CALLER, None)
     if caller is not None:
         caller.closed = True
     if caller is not None and (caller.calls or caller.raised):
         return _judge_calls(caller, budgets)
-    judged = _judge_body(item, budgets, options)
+    judged = _judge_body(item, budgets)
     if caller is not None:
         judged = Judged(tuple(_never_called(verdict) for verdict in judged.verdicts), judged.idle)
     return judged
@@ -75,18 +86,16 @@ def _judge_calls(caller: NnscaleCaller, budgets: Sequence[Budget]) -> Judged:
     return _with_rest(verdicts, rest, reason=reason, remedy=remedy)
 
 
-def _judge_body(item: pytest.Item, budgets: Sequence[Budget], options: Options) -> Judged:
+def _judge_body(item: pytest.Item, budgets: Sequence[Budget]) -> Judged:
     from pytest_nnscale.body import observe_body
     from pytest_nnscale.judging import judge_observation
     from pytest_nnscale.measurement import Metric
-    from pytest_nnscale.meters.table import Effort
 
     observation = observe_body(item)
     count = observation.count
     unseen = count is not None and bool(count.threads or count.processes or count.raised)
     if count is not None and not count.operators and not unseen:
         return _with_rest((), budgets, reason=_NEVER_RAN, remedy=_RUN_A_MODEL)
-    effort = Effort(max_time_s=options.max_time, confidence=options.confidence)
     rest: list[Budget] = []
     if count is None and not touches_torch(item):
         # Inherited by a test that has nothing to do with models, and cannot run twice.
@@ -96,7 +105,7 @@ def _judge_body(item: pytest.Item, budgets: Sequence[Budget], options: Options) 
         rest = [b for b in budgets if b.metric in (Metric.FLOPS, Metric.MACS)]
     with announcer(item.config)(budgets, observation.subject):
         judged = [budget for budget in budgets if budget not in rest]
-        verdicts = judge_observation(judged, observation, effort)
+        verdicts = judge_observation(judged, observation, effort_of(item.config))
     return _with_rest(verdicts, rest, reason=_NO_CONTRACTION, remedy=_RUN_IT_HERE)
 
 

@@ -18,14 +18,11 @@ def nnscale(request: pytest.FixtureRequest) -> Iterator[NnscaleCaller]:
     """Run a model and hold the call to the test's budgets: `output = nnscale(model, *inputs)`."""
     from pytest_nnscale.calling import NnscaleCaller
     from pytest_nnscale.collecting import budgets_of
-    from pytest_nnscale.meters.table import Effort
+    from pytest_nnscale.enforcing import effort_of
     from pytest_nnscale.report.progress import announcer
 
-    options = request.config.stash[keys.OPTIONS]
     caller = NnscaleCaller(
-        budgets_of(request.node),
-        Effort(max_time_s=options.max_time, confidence=options.confidence),
-        announcer(request.config),
+        budgets_of(request.node), effort_of(request.config), announcer(request.config)
     )
     request.node.stash[keys.CALLER] = caller
     yield caller

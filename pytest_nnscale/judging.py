@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from pytest_nnscale.budget import Budget, Outcome, Verdict, judge
 from pytest_nnscale.measurement import Measurement
-from pytest_nnscale.meters.table import Effort, measure
+from pytest_nnscale.meters.effort import Effort
+from pytest_nnscale.meters.table import measure
 from pytest_nnscale.observation import Observation
 from pytest_nnscale.workload import same_device
 
@@ -35,6 +36,7 @@ def judge_observation(
                 trainable=budget.trainable,
                 nonzero=budget.nonzero,
                 effort=effort,
+                limit=budget.limit,
             )
         verdicts.append(Verdict(budget, measurement, judge(budget, measurement), call))
     return tuple(verdicts)

@@ -9,6 +9,7 @@ import pytest
 if TYPE_CHECKING:
     from pytest_nnscale.budget import Budget
     from pytest_nnscale.calling import NnscaleCaller
+    from pytest_nnscale.meters.effort import Effort
     from pytest_nnscale.options import Options
     from pytest_nnscale.tally import Tally
 
@@ -16,6 +17,7 @@ OPTIONS: pytest.StashKey[Options] = pytest.StashKey()
 BUDGETS: pytest.StashKey[tuple[Budget, ...]] = pytest.StashKey()
 MARKED: pytest.StashKey[int] = pytest.StashKey()  # marks of ours on the test when it was collected
 CALLER: pytest.StashKey[NnscaleCaller] = pytest.StashKey()
+EFFORT: pytest.StashKey[Effort] = pytest.StashKey()  # how sampled metrics are measured
 TALLY: pytest.StashKey[Tally] = pytest.StashKey()
 
 # Names of user properties: they reach xdist's controller and JUnit by themselves.

@@ -128,7 +128,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     from pytest_nnscale.enforcing import enforce, judge_test
 
     chosen = item.config.stash[keys.OPTIONS]
-    judged = judge_test(item, budgets, chosen)
+    judged = judge_test(item, budgets)
     for verdict in judged.verdicts:
         told = json.dumps(verdict.without_details().to_dict(), allow_nan=False)
         item.user_properties.append((VERDICT, told))

@@ -24,6 +24,7 @@ def measure_latency(
     call: Callable[[], object],
     *,
     quantile: float = 0.5,
+    limit_s: float | None = None,
     confidence: float = 0.99,
     max_time_s: float = 5.0,
     clock: Clock | None = None,

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from pytest_nnscale.measurement import Measurement, Metric
+from pytest_nnscale.meters.effort import Effort
 from pytest_nnscale.observation import Observation
 
 if TYPE_CHECKING:
     from pytest_nnscale.budget import Phase
 
 EXECUTED = frozenset({Metric.FLOPS, Metric.MACS, Metric.KERNELS, Metric.MEMORY})
-
-
-class Effort(NamedTuple):
-    """How long and how surely sampled metrics are measured."""
-
-    max_time_s: float = 5.0
-    confidence: float = 0.99
 
 
 _USUAL = Effort()
@@ -33,8 +28,12 @@ def measure(
     trainable: bool = False,
     nonzero: bool = False,
     effort: Effort = _USUAL,
+    limit: float | None = None,
 ) -> Measurement:
-    """Measure one metric of a workload that was observed; never raises for what cannot be."""
+    """Measure one metric of a workload that was observed; never raises for what cannot be.
+
+    A sampled one is measured until it is known on which side of `limit` it lies.
+    """
     seen = observation
     if metric.structural:
         if not seen.modules and seen.reason:
@@ -71,30 +70,40 @@ def measure(
             remedy=f"say phase={right!r}, or use the fixture",
             subject=seen.subject,
         )
-    with seen.guard():
-        return replace(_sample(metric, seen, quantile, effort), subject=seen.subject)
+    if seen.repeat is None:
+        return _nothing(metric, seen)
+    with seen.guard(), effort.quiet(seen.device):
+        found = _sample(metric, seen.repeat, seen.device, quantile, effort, limit)
+    return replace(found, subject=seen.subject)
 
 
 def _sample(
-    metric: Metric, seen: Observation, quantile: float | None, effort: Effort
+    metric: Metric,
+    repeat: Callable[[], object],
+    device: str,
+    quantile: float | None,
+    effort: Effort,
+    limit: float | None,
 ) -> Measurement:
-    if seen.repeat is None:
-        return _nothing(metric, seen)
     if metric is Metric.LATENCY:
         from pytest_nnscale.meters.latency import measure_latency
 
+        quantile = 0.5 if quantile is None else quantile
+        if effort.timer is not None:
+            return effort.timer(repeat, quantile=quantile, device=device)
         return measure_latency(
-            seen.repeat,
-            quantile=0.5 if quantile is None else quantile,
+            repeat,
+            quantile=quantile,
+            limit_s=limit,
             confidence=effort.confidence,
             max_time_s=effort.max_time_s,
-            device=seen.device,
+            device=device,
         )
     from pytest_nnscale.meters.energy import measure_energy
 
     return measure_energy(
-        seen.repeat,
-        device=seen.device,
+        repeat,
+        device=device,
         confidence=effort.confidence,
         max_time_s=effort.max_time_s,
     )

@@ -15,7 +15,8 @@ from pytest_nnscale.errors import CannotMeasure
 from pytest_nnscale.measurement import Measurement, Metric
 from pytest_nnscale.meters import energy
 from pytest_nnscale.meters.energy import measure_energy
-from pytest_nnscale.meters.table import Effort, measure
+from pytest_nnscale.meters.effort import Effort
+from pytest_nnscale.meters.table import measure
 from pytest_nnscale.observation import Observation
 from pytest_nnscale.power.counter import FakeCounter, find_counters
 from pytest_nnscale.timing.clock import FakeClock

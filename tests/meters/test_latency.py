@@ -15,7 +15,8 @@ from torch import nn
 from pytest_nnscale.errors import CannotMeasure
 from pytest_nnscale.measurement import Measurement, Metric
 from pytest_nnscale.meters.latency import measure_latency
-from pytest_nnscale.meters.table import Effort, measure
+from pytest_nnscale.meters.effort import Effort
+from pytest_nnscale.meters.table import measure
 from pytest_nnscale.observation import Observation
 from pytest_nnscale.observing import observe
 from pytest_nnscale.timing.clock import FakeClock

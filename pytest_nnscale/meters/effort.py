@@ -1,0 +1,28 @@
+"""How sampled metrics are measured: how long, how surely, and what holds off meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from pytest_nnscale.measurement import Measurement
+
+
+def _undisturbed(_device: str) -> AbstractContextManager[Any]:
+    """Hold nobody off."""
+    return nullcontext()
+
+
+class Effort(NamedTuple):
+    """What a sampled measurement may take, in seconds, and with which confidence it speaks.
+
+    `quiet` returns what holds others off a device while it is measured. `timer`, where given,
+    stands in for the meter of latency: it takes the call, and by keyword its quantile and device.
+    """
+
+    max_time_s: float = 5.0
+    confidence: float = 0.99
+    quiet: Callable[[str], AbstractContextManager[Any]] = _undisturbed
+    timer: Callable[..., Measurement] | None = None
