@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pytest_nnscale.decorators import max_memory_mb as max_memory_mb
     from pytest_nnscale.decorators import max_params as max_params
     from pytest_nnscale.decorators import max_size_mb as max_size_mb
+    from pytest_nnscale.decorators import min_efficiency as min_efficiency
     from pytest_nnscale.errors import BadBudget as BadBudget
     from pytest_nnscale.errors import BadOption as BadOption
     from pytest_nnscale.errors import BadQuantity as BadQuantity
@@ -41,6 +42,7 @@ _HOMES = {
         "max_memory_mb",
         "max_params",
         "max_size_mb",
+        "min_efficiency",
     ),
     "errors": (
         "BadBudget",

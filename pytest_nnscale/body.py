@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 _USE_THE_FIXTURE = "use the fixture: def test_...(nnscale): nnscale(model, x)"
+_BENCHMARK_UNSEEN = (
+    "what it benchmarks was not seen: the test was marked, or asked for benchmark, while it ran, "
+    "or pytest-benchmark works in a way that is not known here"
+)
+_SHOW_THE_BENCHMARK = "write the mark on the test, and take benchmark as one of its arguments"
 _OWN_NUMERICS = "the whole test body was measured, its own numerics included"
 
 
@@ -31,12 +36,14 @@ def observe_body(item: pytest.Item) -> Observation:
     unrepeatable = _why_unrepeatable(item)
     if unrepeatable:
         return Observation(item.name, reason=unrepeatable, remedy=_USE_THE_FIXTURE)
+    if _has_benchmarked(item):
+        return Observation(item.name, reason=_BENCHMARK_UNSEEN, remedy=_SHOW_THE_BENCHMARK)
     from pytest_nnscale.counting.counter import Counter
     from pytest_nnscale.preservation.keepsake import preserved
 
     counter = Counter(preserve=True)
     failure: BaseException | None = None
-    with preserved(_modules_in(getattr(item, "funcargs", {}))):
+    with preserved(modules_in(getattr(item, "funcargs", {}))):
         try:
             with counter:
                 _run_again(item)
@@ -58,7 +65,7 @@ def observe_body(item: pytest.Item) -> Observation:
         count,
         repeat=None if untimed else lambda: _run_again(item),
         guard=lambda: preserved(counter.roots, counter.written),
-        device=_device(count.devices),
+        device=device_of(count.devices),
         reason=untimed,
         remedy=_USE_THE_FIXTURE if untimed else "",
         notes=(_OWN_NUMERICS,),
@@ -66,7 +73,7 @@ def observe_body(item: pytest.Item) -> Observation:
     )
 
 
-def _modules_in(values: dict[str, Any]) -> list[nn.Module]:
+def modules_in(values: dict[str, Any]) -> list[nn.Module]:
     """Return the models among fixtures: a test may change them before it calls them."""
     from torch import nn
     from torch.utils import _pytree
@@ -74,7 +81,7 @@ def _modules_in(values: dict[str, Any]) -> list[nn.Module]:
     return [leaf for leaf in _pytree.tree_leaves(values) if isinstance(leaf, nn.Module)]
 
 
-def _device(devices: tuple[str, ...]) -> str:
+def device_of(devices: tuple[str, ...]) -> str:
     """Return where most of it ran: the first device that is not the host."""
     others = [device for device in devices if device != "cpu"]
     return next((d for d in others if d != "meta"), "cpu" if "cpu" in devices else "meta")
@@ -133,6 +140,14 @@ def _why_unrepeatable(item: pytest.Item) -> str:
     if "subtests" in getattr(item, "funcargs", {}):
         return "a second run would report the subtests of the body again"
     return ""
+
+
+def _has_benchmarked(item: pytest.Item) -> bool:
+    """Tell whether pytest-benchmark's fixture, which allows one use, has had it."""
+    fixtures = getattr(getattr(item, "_request", None), "_fixture_defs", {})
+    made = getattr(fixtures.get("benchmark"), "cached_result", None)
+    fixture: Any = made[0] if made else None
+    return type(fixture).__module__ == "pytest_benchmark.fixture" and bool(fixture._mode)
 
 
 def _why_untimed(item: pytest.Item) -> str:

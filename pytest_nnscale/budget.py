@@ -11,9 +11,11 @@ from pytest_nnscale.measurement import Measurement, Metric
 
 Phase = Literal["inference", "training"]
 
+TOO_WIDE = 0.2  # of the limit, on either side
+
 
 class Outcome(enum.Enum):
-    """What a budget says of a measurement."""
+    """What a budget says of a measurement; OVER is beyond the limit, on whichever side is bad."""
 
     OVER = "over"
     WITHIN = "within"
@@ -23,9 +25,9 @@ class Outcome(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """An upper limit for one metric, in base units of its dimension.
+    """A limit for one metric, in base units: the most that is allowed, or the least where more is better.
 
-    `origin` tells where it was written, for messages; `own` whether it stands on the test itself,
+    `relative_to` names what a ratio is the ratio to. `origin` tells where it was written, for messages; `own` whether it stands on the test itself,
     rather than on its class, its module or a glob: an own budget must be measured.
     """
 
@@ -36,11 +38,12 @@ class Budget:
     quantile: float | None = None
     trainable: bool = False
     nonzero: bool = False
+    relative_to: str = ""
     origin: str = ""
     own: bool = True
 
     @property
-    def key(self) -> tuple[Metric, Phase, str | None, float | None, bool, bool]:
+    def key(self) -> tuple[Metric, Phase, str | None, float | None, bool, bool, str]:
         """What makes two budgets speak of the same number: of equal keys the closest mark wins."""
         return (
             self.metric,
@@ -49,6 +52,7 @@ class Budget:
             self.quantile,
             self.trainable,
             self.nonzero,
+            self.relative_to,
         )
 
     @property
@@ -65,6 +69,8 @@ class Budget:
             parts.append("trainable")
         if self.nonzero:
             parts.append("nonzero")
+        if self.relative_to:
+            parts.append(f"relative to {self.relative_to}")
         return ", ".join(parts)
 
 
@@ -107,14 +113,28 @@ def judge(budget: Budget, measurement: Measurement) -> Outcome:
     """Hold the interval of a measurement against the limit of a budget.
 
     OVER is asked first: a lower end above the limit is over, whatever else is unknown. Exactly at
-    the limit is WITHIN. No upper end is UNMEASURED; a limit inside the interval is INCONCLUSIVE.
+    the limit is WITHIN. No upper end is UNMEASURED; a limit inside the interval is INCONCLUSIVE,
+    but UNMEASURED where the interval reaches further from it than a fifth, on either side: that
+    says nothing. What was disturbed is INCONCLUSIVE at best. Where more is better the same holds
+    with both ends exchanged: OVER is an upper end below the limit.
     """
     if budget.metric is not measurement.metric:
         raise ValueError(f"a {budget.metric.value} budget cannot judge {measurement.metric.value}")
-    if measurement.lower is not None and measurement.lower > budget.limit:
-        return Outcome.OVER
-    if measurement.upper is None:
+    lower, upper, limit = measurement.lower, measurement.upper, budget.limit
+    if budget.metric.more_is_better:
+        # The least that must be reached is the most that is allowed, seen in a mirror.
+        lower, upper, limit = _mirrored(upper), _mirrored(lower), -limit
+    decided = Outcome.INCONCLUSIVE if measurement.disturbed else None
+    if lower is not None and lower > limit:
+        return decided or Outcome.OVER
+    if upper is None:
         return Outcome.UNMEASURED
-    if measurement.upper <= budget.limit:
-        return Outcome.WITHIN
-    return Outcome.INCONCLUSIVE
+    if upper <= limit:
+        return decided or Outcome.WITHIN
+    below = limit - lower if lower is not None else 0
+    too_wide = max(upper - limit, below) > TOO_WIDE * abs(limit)
+    return Outcome.UNMEASURED if too_wide else Outcome.INCONCLUSIVE
+
+
+def _mirrored(end: int | float | None) -> int | float | None:
+    return None if end is None else -end

@@ -10,12 +10,19 @@ from pytest_nnscale.errors import BadWorkload
 
 if TYPE_CHECKING:
     from pytest_nnscale.budget import Budget, Phase, Verdict
+    from pytest_nnscale.comparing import Comparison
     from pytest_nnscale.counting.counter import Counter
+    from pytest_nnscale.measurement import Measurement
     from pytest_nnscale.meters.effort import Effort
     from pytest_nnscale.observation import Observation
     from pytest_nnscale.profiles import Profile
     from pytest_nnscale.report.progress import Announcer
     from pytest_nnscale.workload import Workload
+
+# What a call may be held against, by name, given its inputs.
+References = Callable[
+    [tuple[Any, ...], Mapping[str, Any]], Mapping[str, "Callable[[], object] | Measurement"]
+]
 
 
 class NnscaleCaller:
@@ -26,14 +33,17 @@ class NnscaleCaller:
         budgets: Sequence[Budget],
         effort: Effort,
         announce: Announcer,
+        references: References,
     ) -> None:
         self._budgets = tuple(budgets)
         self._effort = effort
         self._announce = announce
+        self._references = references
         self.verdicts: list[Verdict] = []
         self.calls = 0
         self.raised = 0
         self.closed = False
+        self.barred = ""  # why no call is allowed now
 
     def __call__(self, model: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call `model(*args, **kwargs)` once and return what it returns.
@@ -41,11 +51,7 @@ class NnscaleCaller:
         Its errors are the test's own, and then nothing is recorded. A compiled model is called as
         it is, and counted from its eager self afterwards.
         """
-        if self.closed:
-            raise BadWorkload(
-                "nnscale was called after the test had ended, where no budget judges the call; "
-                "call it in the test"
-            )
+        self._refuse_late_calls()
         __tracebackhide__ = True  # a model's error is shown at the line that called it
         from pytest_nnscale.workload import Workload
 
@@ -56,13 +62,17 @@ class NnscaleCaller:
         except BaseException:
             self.raised += 1
             raise
+        observation = replace(observation, references=self._references(args, kwargs))
         training = [budget for budget in self._budgets if budget.phase == "training"]
         inference = [budget for budget in self._budgets if budget.phase == "inference"]
         count = observation.count
         self._judge(inference, replace(observation, count=count and count.as_one_call()))
         if training:
             trains = count is not None and count.backward
-            self._judge(training, observation if trains else _observe_training(workload))
+            if not trains:
+                step = _observe_training(workload)
+                observation = replace(step, references=observation.references)
+            self._judge(training, observation)
         self.calls += 1
         return output
 
@@ -80,9 +90,14 @@ class NnscaleCaller:
         """
         from pytest_nnscale import observing, profiles, profiling
 
+        if self.barred:
+            raise BadWorkload(self.barred)
         workload = profiling.workload_from(model, args, kwargs, phase)
         runs = args is not None or kwargs is not None
-        observation = observing.observe(workload, runs=runs)
+        observation = replace(
+            observing.observe(workload, runs=runs),
+            references=self._references(workload.args, workload.kwargs),
+        )
         judged = [
             budget
             for budget in self._budgets
@@ -91,6 +106,44 @@ class NnscaleCaller:
         self._judge(judged, observation)
         self.calls += 1
         return profiles.profile_of(observation, profiling.EXACT if runs else profiling.STRUCTURAL)
+
+    def compare(
+        self,
+        new: Callable[..., Any],
+        old: Callable[..., Any],
+        /,
+        *args: Any,
+        max_ratio: float = 1.0,
+        **kwargs: Any,
+    ) -> Comparison:
+        """Call two models on the same inputs, and fail the test if the new one takes longer.
+
+        That is, surely more than `max_ratio` times as long as the old one. Both are timed in turns,
+        and left as they were. Returns both outputs and the ratio.
+        """
+        self._refuse_late_calls()
+        __tracebackhide__ = True
+        from pytest_nnscale.comparing import compare
+
+        with self._announce((), "both calls"):
+            found, verdict = compare(
+                new, old, args, kwargs, max_ratio=max_ratio, effort=self._effort
+            )
+        self.verdicts.append(verdict)
+        return found
+
+    def leave_sampled(self) -> None:
+        """Leave the budgets for what is sampled to somebody else."""
+        self._budgets = tuple(budget for budget in self._budgets if not budget.metric.sampled)
+
+    def _refuse_late_calls(self) -> None:
+        if self.barred:
+            raise BadWorkload(self.barred)
+        if self.closed:
+            raise BadWorkload(
+                "nnscale was called after the test had ended, where no budget judges the call; "
+                "call it in the test"
+            )
 
     def _observe(self, workload: Workload) -> tuple[Any, Observation]:
         __tracebackhide__ = True

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from pytest_nnscale.ab.calibrate import calibrate
+from pytest_nnscale.ab.command import AbCommand, ab
 from pytest_nnscale.budget import Phase
 from pytest_nnscale.errors import BadOption, BadWorkload, CannotMeasure, shown
+from pytest_nnscale.exits import Exit
 from pytest_nnscale.measurement import Metric
 
 if TYPE_CHECKING:
@@ -44,7 +47,8 @@ def profile(
 ) -> None:
     """Print what one call of a model costs; without --input only its params and size.
 
-    Exits with 2 where nothing could be measured, with 1 where something asked for could not.
+    Exits with 5 where nothing could be measured, 1 where something asked for could not, 2 where it
+    was not asked rightly.
     """
     from pytest_nnscale.profiling import profile as measure
     from pytest_nnscale.report.table import profile_table
@@ -57,14 +61,15 @@ def profile(
         with _progress(target, quiet=json):
             found = measure(model, args, phase=phase, metrics=wanted)
     except CannotMeasure as error:
-        _stop(_joined(error.reason, error.remedy))
+        _stop(_joined(error.reason, error.remedy), Exit.NOTHING)
     except (BadOption, BadWorkload) as error:
         _stop(str(error))
     except Exception as error:
         _stop(f"{target} raised {_told(error)}")
     missing = [m for m in found.measurements if m.value is None]
     if len(missing) == len(found.measurements):
-        _stop(_joined(*(text for m in missing for text in (m.reason, m.remedy))))
+        told = _joined(*(text for m in missing for text in (m.reason, m.remedy)))
+        _stop(told, Exit.NOTHING)
     if json:
         print(found.to_json())
     else:
@@ -72,7 +77,7 @@ def profile(
 
         print(profile_table(found, width=Console().width, depth=depth))
     if missing:
-        raise typer.Exit(1)
+        raise typer.Exit(Exit.RED)
 
 
 @app.command()
@@ -106,6 +111,10 @@ def crosscheck(
     unknown = tuple(dict.fromkeys(each.operator for each in count.uncounted))
     for line in crosscheck_lines(count.flops, by_operator, unknown, others):
         print(line)
+
+
+app.command("ab", cls=AbCommand)(ab)
+app.command("calibrate", cls=AbCommand)(calibrate)
 
 
 def load(target: str) -> torch.nn.Module:
@@ -201,6 +210,6 @@ def _told(error: Exception) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _stop(message: str) -> NoReturn:
+def _stop(message: str, code: Exit = Exit.ERROR) -> NoReturn:
     typer.echo(f"nnscale: {' '.join(message.split())}", err=True)
-    raise typer.Exit(2)
+    raise typer.Exit(code)

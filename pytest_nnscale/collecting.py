@@ -14,6 +14,7 @@ from pytest_nnscale.budget import Budget
 from pytest_nnscale.errors import BadBudget, mistakes_text
 from pytest_nnscale.grammar import parse_mark
 from pytest_nnscale.marks import MARK_FOR, MARK_OF, near_miss, own_marks
+from pytest_nnscale.measurement import Metric
 from pytest_nnscale.rules import Rule
 
 
@@ -84,7 +85,8 @@ def _note_misspelt(
 
 
 def _place_in_table(budget: Budget) -> int:
-    return list(MARK_FOR).index(budget.metric.value)
+    metric = Metric.LATENCY if budget.metric is Metric.RATIO else budget.metric
+    return list(MARK_FOR).index(metric.value)
 
 
 def _told(message: str, where: Iterable[str]) -> str:

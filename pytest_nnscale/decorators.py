@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -66,11 +66,16 @@ def max_latency_ms(
     limit: Limit,
     *,
     quantile: float | None = None,
+    relative_to: Callable[..., Any] | str | None = None,
     phase: Phase = "inference",
     device: str | None = None,
 ) -> pytest.MarkDecorator:
-    """Limit the time of one call, its median unless `quantile` is given; a bare number is in ms."""
-    return _mark("max_latency_ms", limit, quantile=quantile, phase=phase, device=device)
+    """Limit the time of one call, its median unless `quantile` is given; a bare number is in ms.
+
+    With `relative_to`, a callable or the name of another test, it is a multiple of its time.
+    """
+    only = {"quantile": quantile, "relative_to": relative_to}
+    return _mark("max_latency_ms", limit, **only, phase=phase, device=device)
 
 
 def max_energy_j(
@@ -78,6 +83,13 @@ def max_energy_j(
 ) -> pytest.MarkDecorator:
     """Limit the energy of one call; a bare number is in joules."""
     return _mark("max_energy_j", limit, phase=phase, device=device)
+
+
+def min_efficiency(
+    limit: Limit, *, phase: Phase = "inference", device: str | None = None
+) -> pytest.MarkDecorator:
+    """Demand a share of what this machine can do, by its FLOP/s or bytes/s; 0.4 is "40 %"."""
+    return _mark("min_efficiency", limit, phase=phase, device=device)
 
 
 def _mark(name: str, limit: Limit, **keywords: Any) -> pytest.MarkDecorator:

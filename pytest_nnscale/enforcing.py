@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import pytest
 from pytest_nnscale import keys
 from pytest_nnscale.budget import Budget, Outcome, Verdict
 from pytest_nnscale.failure import BudgetExceeded
+from pytest_nnscale.measurement import Metric
 from pytest_nnscale.options import Options
 from pytest_nnscale.relevance import touches_torch
 from pytest_nnscale.report.explanation import absence, explain, headline
@@ -20,14 +22,29 @@ from pytest_nnscale.report.progress import announcer
 if TYPE_CHECKING:
     from pytest_nnscale.calling import NnscaleCaller
     from pytest_nnscale.meters.effort import Effort
+    from pytest_nnscale.observation import Observation
+    from pytest_nnscale.timing.quiet import Quiet
 
-_NEVER_RAN = "the test ran no tensor operator, so there was nothing to judge"
-_RUN_A_MODEL = "call the model in the test, or take the mark off"
-_NO_CONTRACTION = "the test body did no contraction (matrix product, convolution, attention)"
-_RUN_IT_HERE = (
-    "call the model in the body itself: what a fixture, a cache or another process computes "
-    "is not seen"
+# Reasons and their remedies; {0} is what was meant to run a model.
+_NEVER_RAN = (
+    "{0} ran no tensor operator, so there was nothing to judge",
+    "run the model in {0}, or take the mark off",
 )
+_NO_CONTRACTION = (
+    "{0} did no contraction (matrix product, convolution, attention)",
+    "call the model in {0} itself: what a fixture, a cache or another process computes is not seen",
+)
+_NEVER_CALLED = (
+    "the test asked for the nnscale fixture and never called it",
+    "call the model through it: nnscale(model, x)",
+)
+_TOO_LATE = (
+    "the test was marked after its benchmark had run",
+    "write the mark on the test",
+)
+
+# What of a test's noise is held against the distance from a budget.
+_NOISY = {Metric.LATENCY: "time", Metric.RATIO: "ratio"}
 
 
 class NnscaleWarning(pytest.PytestWarning):
@@ -48,27 +65,53 @@ def effort_of(config: pytest.Config) -> Effort:
         from pytest_nnscale.meters.effort import Effort
 
         options = config.stash[keys.OPTIONS]
-        config.stash[keys.EFFORT] = Effort(options.max_time, options.confidence)
+
+        def quiet(device: str) -> AbstractContextManager[None]:
+            return quiet_of(config).measuring(device)  # made where something is sampled at last
+
+        config.stash[keys.EFFORT] = Effort(
+            options.max_time,
+            options.confidence,
+            quiet,
+            flush_l2=options.flush_l2,
+        )
     return config.stash[keys.EFFORT]
 
 
+def quiet_of(config: pytest.Config) -> Quiet:
+    """Return what the tests and the measurements of a session take turns by."""
+    if keys.QUIET not in config.stash:
+        from pytest_nnscale.timing.quiet import Quiet
+
+        config.stash[keys.QUIET] = Quiet(config.stash[keys.OPTIONS].max_wait)
+    return config.stash[keys.QUIET]
+
+
 def judge_test(item: pytest.Item, budgets: Sequence[Budget]) -> Judged:
-    """Judge a test that has passed: by its calls of the fixture, else by running its body again."""
-    caller = item.stash.get(keys.CALLER, None)
+    """Judge a test that has passed: by its calls of a fixture, else by running its body again."""
+    caller, benchmarked = item.stash.get(keys.CALLER, None), item.stash.get(keys.BENCHMARKED, None)
     if caller is not None:
         caller.closed = True
-    if caller is not None and (caller.calls or caller.raised):
-        return _judge_calls(caller, budgets)
-    judged = _judge_body(item, budgets)
+    timed = Judged(())
+    if benchmarked is not None:
+        timed = benchmarked.close(budgets)
+        budgets = [budget for budget in budgets if budget not in benchmarked.taken]
+    if caller is not None and (caller.calls or caller.raised or caller.verdicts):
+        judged = _judge_calls(caller, budgets)
+    elif benchmarked is not None and benchmarked.used:
+        reason, remedy = _TOO_LATE if caller is None else _NEVER_CALLED
+        judged = with_rest((), budgets, reason=reason, remedy=remedy)
+    else:
+        judged = _judge_body(item, budgets)
     if caller is not None:
         judged = Judged(tuple(_never_called(verdict) for verdict in judged.verdicts), judged.idle)
-    return judged
+    return Judged((*judged.verdicts, *timed.verdicts), (*judged.idle, *timed.idle))
 
 
 def _judge_calls(caller: NnscaleCaller, budgets: Sequence[Budget]) -> Judged:
     from pytest_nnscale.judging import never_measured, stands_in
 
-    if not caller.calls:
+    if not caller.verdicts and not caller.calls:
         # Also inherited budgets are meant: the test did hand over a model.
         reason = "the model raised in every call, and the test went on"
         remedy = "let the error fail the test, or take the mark off"
@@ -83,19 +126,38 @@ def _judge_calls(caller: NnscaleCaller, budgets: Sequence[Budget]) -> Judged:
     ]
     reason = "no call of nnscale measured it"
     remedy = "hand over inputs, nnscale(model, x), and call it in the budget's phase"
-    return _with_rest(verdicts, rest, reason=reason, remedy=remedy)
+    return with_rest(verdicts, rest, reason=reason, remedy=remedy)
 
 
 def _judge_body(item: pytest.Item, budgets: Sequence[Budget]) -> Judged:
     from pytest_nnscale.body import observe_body
     from pytest_nnscale.judging import judge_observation
-    from pytest_nnscale.measurement import Metric
+    from pytest_nnscale.references import references_of
 
-    observation = observe_body(item)
+    observation = replace(observe_body(item), references=references_of(item))
+
+    def judge(chosen: Sequence[Budget]) -> tuple[Verdict, ...]:
+        with announcer(item.config)(budgets, observation.subject):
+            return judge_observation(chosen, observation, effort_of(item.config))
+
+    return judge_observed(item, budgets, observation, judge)
+
+
+def judge_observed(
+    item: pytest.Item,
+    budgets: Sequence[Budget],
+    observation: Observation,
+    judge: Callable[[Sequence[Budget]], tuple[Verdict, ...]],
+    *,
+    what: str = "",
+) -> Judged:
+    """Judge by what was seen of a test, or of `what` in it; budgets that do not apply are idle."""
+
     count = observation.count
     unseen = count is not None and bool(count.threads or count.processes or count.raised)
     if count is not None and not count.operators and not unseen:
-        return _with_rest((), budgets, reason=_NEVER_RAN, remedy=_RUN_A_MODEL)
+        never_ran, remedy = (words.format(what or "the test") for words in _NEVER_RAN)
+        return with_rest((), budgets, reason=never_ran, remedy=remedy)
     rest: list[Budget] = []
     if count is None and not touches_torch(item):
         # Inherited by a test that has nothing to do with models, and cannot run twice.
@@ -103,13 +165,12 @@ def _judge_body(item: pytest.Item, budgets: Sequence[Budget]) -> Judged:
     elif count is not None and not count.flops and not count.uncounted and not unseen:
         # Whoever states a budget on FLOPs does not mean a sum over what was computed elsewhere.
         rest = [b for b in budgets if b.metric in (Metric.FLOPS, Metric.MACS)]
-    with announcer(item.config)(budgets, observation.subject):
-        judged = [budget for budget in budgets if budget not in rest]
-        verdicts = judge_observation(judged, observation, effort_of(item.config))
-    return _with_rest(verdicts, rest, reason=_NO_CONTRACTION, remedy=_RUN_IT_HERE)
+    verdicts = judge([budget for budget in budgets if budget not in rest])
+    no_contraction, remedy = (words.format(what or "the test body") for words in _NO_CONTRACTION)
+    return with_rest(verdicts, rest, reason=no_contraction, remedy=remedy)
 
 
-def _with_rest(
+def with_rest(
     verdicts: tuple[Verdict, ...], rest: Sequence[Budget], *, reason: str, remedy: str
 ) -> Judged:
     """Blame the test for its own budgets that nothing judged; inherited ones do not apply to it."""
@@ -122,21 +183,16 @@ def _with_rest(
 
 def _never_called(verdict: Verdict) -> Verdict:
     """Say of a test that ran nothing that it has the fixture, and might have forgotten it."""
-    if verdict.measurement.reason != _NEVER_RAN:
+    if verdict.measurement.reason != _NEVER_RAN[0].format("the test"):
         return verdict
-    return replace(
-        verdict,
-        measurement=replace(
-            verdict.measurement,
-            reason="the test asked for the nnscale fixture and never called it",
-            remedy="call the model through it: nnscale(model, x)",
-        ),
-    )
+    reason, remedy = _NEVER_CALLED
+    return replace(verdict, measurement=replace(verdict.measurement, reason=reason, remedy=remedy))
 
 
 def enforce(item: pytest.Item, verdicts: Sequence[Verdict], options: Options) -> None:
     """End a test as its verdicts demand: fail, skip, warn, or let it pass."""
     verbosity = item.config.get_verbosity()
+    _warn_of_noise(item, verdicts)
     red = [verdict for verdict in verdicts if _is_red(verdict, options)]
     if red:
         several = len({verdict.call for verdict in verdicts if verdict.call}) > 1
@@ -147,14 +203,35 @@ def enforce(item: pytest.Item, verdicts: Sequence[Verdict], options: Options) ->
     for verdict in undecided:
         # Where warnings are errors it is still none: the closing line says it as well.
         with contextlib.suppress(NnscaleWarning):
+            longer = verdict.measurement.remedy or "--nnscale-max-time gives it longer"
             item.warn(
                 NnscaleWarning(
-                    f"{headline(verdict)}; --nnscale-max-time gives it longer, "
-                    "--nnscale-inconclusive=fail makes it a failure"
+                    f"{headline(verdict)}; {longer}; --nnscale-inconclusive=fail makes it a failure"
                 )
             )
     if verdicts and all(verdict.measurement.missing for verdict in verdicts):
         raise pytest.skip.Exception(absence(verdicts[0]), _use_item_location=True)
+
+
+def _warn_of_noise(item: pytest.Item, verdicts: Sequence[Verdict]) -> None:
+    """Say where a time is closer to its budget than this machine can tell, as far as it was calibrated."""
+    if not any(verdict.budget.metric in _NOISY for verdict in verdicts):
+        return
+    from pytest_nnscale.noise import Noise, any_known, too_close
+
+    if not any_known():
+        return
+    noise = Noise()
+    for verdict in verdicts:
+        value, limit = verdict.measurement.value, verdict.budget.limit
+        kind = _NOISY.get(verdict.budget.metric)
+        floor = noise.recall(f"{item.path}::{item.nodeid.partition('::')[2]}", verdict.call)
+        if kind is None or floor is None or value is None:
+            continue
+        share, told = abs(value / limit - 1), getattr(floor, kind)
+        if share < told:
+            with contextlib.suppress(NnscaleWarning):
+                item.warn(NnscaleWarning(f"{headline(verdict)}; {too_close(share, told)}"))
 
 
 def _is_red(verdict: Verdict, options: Options) -> bool:

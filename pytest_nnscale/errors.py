@@ -7,7 +7,8 @@
     ├── BadBudget          a mark, ini line or keyword that states no budget           (ValueError)
     ├── BadOption          an option value that is not among the valid ones            (ValueError)
     ├── BadWorkload        what was handed over cannot be run as a workload            (TypeError)
-    └── CannotMeasure      a meter cannot measure here: the reason and the remedy
+    ├── CannotMeasure      a meter cannot measure here: the reason and the remedy
+    └── CannotCompare      two trees cannot be compared: the reason, and what a process printed
 """
 
 import re
@@ -41,6 +42,14 @@ class CannotMeasure(NnscaleError):
         super().__init__(reason)
         self.reason = reason
         self.remedy = remedy
+
+
+class CannotCompare(NnscaleError):
+    """Two trees cannot be compared; carries what the process printed that could not go on."""
+
+    def __init__(self, reason: str, *, output: str = "") -> None:
+        super().__init__(reason)
+        self.output = output
 
 
 def shown(value: object) -> str:

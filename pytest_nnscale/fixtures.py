@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,10 +20,14 @@ def nnscale(request: pytest.FixtureRequest) -> Iterator[NnscaleCaller]:
     from pytest_nnscale.calling import NnscaleCaller
     from pytest_nnscale.collecting import budgets_of
     from pytest_nnscale.enforcing import effort_of
+    from pytest_nnscale.references import references_of
     from pytest_nnscale.report.progress import announcer
 
     caller = NnscaleCaller(
-        budgets_of(request.node), effort_of(request.config), announcer(request.config)
+        budgets_of(request.node),
+        effort_of(request.config),
+        announcer(request.config),
+        partial(references_of, request.node),
     )
     request.node.stash[keys.CALLER] = caller
     yield caller

@@ -9,6 +9,8 @@ from typing import Any
 from pytest_nnscale.budget import Budget
 from pytest_nnscale.errors import BadBudget, BadQuantity, shown
 from pytest_nnscale.marks import DEVICES, PHASES, MarkSpec
+from pytest_nnscale.measurement import Metric
+from pytest_nnscale.naming import reference_name
 from pytest_nnscale.units import parse_quantity
 
 # A call in ten thousand: seeing it takes some fifty thousand calls, a rarer one millions.
@@ -35,18 +37,21 @@ def parse_mark(
     limit = args[0]
     if isinstance(limit, Mapping):
         limit = _for_parametrisation(limit, parametrisation)
+    relative_to = _relative_to(kwargs)
+    metric = Metric.RATIO if relative_to else spec.metric
     try:
-        amount = parse_quantity(limit, spec.metric.dimension)
+        amount = parse_quantity(limit, metric.dimension)
     except BadQuantity as error:
         raise BadBudget(str(error)) from error
     return Budget(
-        spec.metric,
+        metric,
         amount,
         phase=_phase(kwargs.get("phase", "inference")),
         device=_device(kwargs.get("device")),
         quantile=_quantile(kwargs.get("quantile")),
         trainable=_flag("trainable", kwargs.get("trainable", False)),
         nonzero=_flag("nonzero", kwargs.get("nonzero", False)),
+        relative_to=relative_to,
         origin=origin,
         own=own,
     )
@@ -95,6 +100,22 @@ def _quantile(quantile: Any) -> float | None:
         )
     # The median said aloud is the median left unsaid: both must have the same key.
     return None if quantile == 0.5 else float(quantile)
+
+
+def _relative_to(kwargs: Mapping[str, Any]) -> str:
+    """Return the name of what a latency is held against, or an empty text."""
+    given = kwargs.get("relative_to")
+    if given is None:
+        return ""
+    if not (isinstance(given, str) and given) and not callable(given):
+        raise BadBudget(f"relative_to={shown(given)}; it is a callable, or the name of a test")
+    if kwargs.get("quantile") is not None:
+        raise BadBudget("quantile= with relative_to=; the ratio is that of the medians, drop one")
+    if callable(given) and kwargs.get("phase", "inference") != "inference":
+        raise BadBudget(
+            "relative_to= a callable is for single calls; for a training step name a test"
+        )
+    return reference_name(given)
 
 
 def _flag(word: str, value: Any) -> bool:

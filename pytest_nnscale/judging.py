@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 from pytest_nnscale.budget import Budget, Outcome, Verdict, judge
-from pytest_nnscale.measurement import Measurement
+from pytest_nnscale.comparing import measure_beside
+from pytest_nnscale.measurement import Measurement, Metric
 from pytest_nnscale.meters.effort import Effort
 from pytest_nnscale.meters.table import measure
 from pytest_nnscale.observation import Observation
@@ -18,6 +20,7 @@ def judge_observation(
 ) -> tuple[Verdict, ...]:
     """Measure what the budgets ask for, each number once, and judge every budget."""
     verdicts = []
+    timed: dict[str, Measurement] = {}  # the median latency of each phase
     for budget in budgets:
         if budget.device is not None and not same_device(budget.device, observation.device):
             measurement = _elsewhere(budget, observation)
@@ -27,6 +30,10 @@ def judge_observation(
             # The same test measures it when it runs there; a machine without is still said.
             if not measurement.missing and any(stands_in(other, budget) for other in here):
                 continue
+        elif budget.relative_to:
+            measurement = measure_beside(
+                observation, budget.relative_to, limit=budget.limit, effort=effort
+            )
         else:
             measurement = measure(
                 budget.metric,
@@ -36,8 +43,11 @@ def judge_observation(
                 trainable=budget.trainable,
                 nonzero=budget.nonzero,
                 effort=effort,
-                limit=budget.limit,
+                limit=budget.limit if math.isfinite(budget.limit) else None,
+                timed=timed.get(budget.phase),
             )
+            if budget.metric is Metric.LATENCY and budget.quantile is None:
+                timed[budget.phase] = measurement
         verdicts.append(Verdict(budget, measurement, judge(budget, measurement), call))
     return tuple(verdicts)
 

@@ -7,17 +7,23 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from pytest_nnscale.benchmarked import Benchmarked
     from pytest_nnscale.budget import Budget
     from pytest_nnscale.calling import NnscaleCaller
+    from pytest_nnscale.measurement import Measurement
     from pytest_nnscale.meters.effort import Effort
     from pytest_nnscale.options import Options
     from pytest_nnscale.tally import Tally
+    from pytest_nnscale.timing.quiet import Quiet
 
 OPTIONS: pytest.StashKey[Options] = pytest.StashKey()
 BUDGETS: pytest.StashKey[tuple[Budget, ...]] = pytest.StashKey()
 MARKED: pytest.StashKey[int] = pytest.StashKey()  # marks of ours on the test when it was collected
 CALLER: pytest.StashKey[NnscaleCaller] = pytest.StashKey()
+BENCHMARKED: pytest.StashKey[Benchmarked] = pytest.StashKey()
 EFFORT: pytest.StashKey[Effort] = pytest.StashKey()  # how sampled metrics are measured
+QUIET: pytest.StashKey[Quiet] = pytest.StashKey()  # what tests and measurements take turns by
+TIMED: pytest.StashKey[dict[str, Measurement]] = pytest.StashKey()  # tests others are held against
 TALLY: pytest.StashKey[Tally] = pytest.StashKey()
 
 # Names of user properties: they reach xdist's controller and JUnit by themselves.

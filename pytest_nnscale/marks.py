@@ -81,8 +81,9 @@ MARKS = (
         "max_latency_ms",
         "latency",
         "@pytest.mark.max_latency_ms(80)",
-        "fail when one call surely takes longer, the median unless quantile= says otherwise",
-        ("quantile",),
+        "fail when one call surely takes longer, the median unless quantile= says otherwise"
+        " (relative_to=a callable or another test: the limit is a multiple of its time)",
+        ("quantile", "relative_to"),
     ),
     MarkSpec(
         "max_energy_j",
@@ -90,9 +91,19 @@ MARKS = (
         "@pytest.mark.max_energy_j(3)",
         "fail when one call surely takes more joules, all counters of the device together",
     ),
+    MarkSpec(
+        "min_efficiency",
+        "efficiency",
+        "@pytest.mark.min_efficiency(0.4)",
+        "fail when one call surely reaches less of what this machine can do, its FLOP/s or its"
+        " bytes/s, whichever is the nearer bound (a roofline)",
+    ),
 )
+PREFIXES = ("max_", "min_")
 MARK_OF = {spec.name: spec for spec in MARKS}
 MARK_FOR = {spec.measures: spec.name for spec in MARKS}
+# A latency that is held against another one; without a mark it is nnscale.compare.
+MARK_FOR_RATIO = "max_latency_ms"
 
 
 def near_miss(name: str) -> str | None:
@@ -100,9 +111,11 @@ def near_miss(name: str) -> str | None:
 
     For marks that nobody has registered: another plugin's `max_size` is no mistake.
     """
-    if name in MARK_OF or not name.startswith("max_"):
+    prefix = name[:4]
+    if name in MARK_OF or name == prefix or prefix not in PREFIXES:
         return None
-    return close_to(name, MARK_OF)
+    # With the prefix itself, so that no more than it is taken for what all have in common.
+    return close_to(name, [prefix, *(known for known in MARK_OF if known.startswith(prefix))])
 
 
 def close_to(name: str, valid: Iterable[str]) -> str | None:
@@ -122,7 +135,7 @@ def close_to(name: str, valid: Iterable[str]) -> str | None:
 def has_any(item: pytest.Item) -> bool:
     """Tell whether a mark of ours, or one that may have been meant so, stands on a test or above."""
     return any(
-        mark.name.startswith("max_") for node in item.listchain() for mark in node.own_markers
+        mark.name.startswith(PREFIXES) for node in item.listchain() for mark in node.own_markers
     )
 
 

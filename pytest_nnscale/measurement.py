@@ -8,7 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
-from pytest_nnscale.units import BYTES, COUNT, FLOP, JOULES, MAC, SECONDS, Dimension
+from pytest_nnscale.units import (
+    BYTES,
+    COUNT,
+    FLOP,
+    FRACTION,
+    JOULES,
+    MAC,
+    RATIO,
+    SECONDS,
+    Dimension,
+)
 
 
 class Metric(enum.Enum):
@@ -22,6 +32,8 @@ class Metric(enum.Enum):
     KERNELS = "kernels"
     LATENCY = "latency"
     ENERGY = "energy"
+    EFFICIENCY = "efficiency"
+    RATIO = "ratio"
 
     @property
     def dimension(self) -> Dimension:
@@ -31,7 +43,12 @@ class Metric(enum.Enum):
     @property
     def sampled(self) -> bool:
         """Whether the metric is noisy and comes with an interval, rather than counted exactly."""
-        return self in (Metric.LATENCY, Metric.ENERGY)
+        return self in (Metric.LATENCY, Metric.ENERGY, Metric.EFFICIENCY, Metric.RATIO)
+
+    @property
+    def more_is_better(self) -> bool:
+        """Whether a budget for it is the least that has to be reached, not the most allowed."""
+        return self is Metric.EFFICIENCY
 
     @property
     def structural(self) -> bool:
@@ -53,6 +70,8 @@ _DIMENSIONS = {
     Metric.KERNELS: COUNT,
     Metric.LATENCY: SECONDS,
     Metric.ENERGY: JOULES,
+    Metric.EFFICIENCY: FRACTION,
+    Metric.RATIO: RATIO,
 }
 
 
@@ -107,6 +126,7 @@ class Measurement:
     `reason` and what to do in `remedy`; `missing` then names what this machine lacks ("energy",
     "cuda"), where that is the reason. `samples` are raw; `method` says how the value came about
     ("traced", "executed", "state", a clock or a counter), `subject` what it is a measurement of.
+    `disturbed` says what makes the interval less than sure, such as a GPU that throttled.
     """
 
     metric: Metric
@@ -121,6 +141,7 @@ class Measurement:
     reason: str = ""
     remedy: str = ""
     missing: str = ""
+    disturbed: str = ""
 
     @classmethod
     def exact(cls, metric: Metric, value: int, **details: Any) -> Measurement:

@@ -30,6 +30,14 @@ def without_shell(module: nn.Module) -> nn.Module:
     return module._orig_mod if is_shell(module) else module  # type: ignore[return-value]
 
 
+def reference_name(reference: object) -> str:
+    """Name a callable by where it is written: "package.module.function"; a text is its own name."""
+    if isinstance(reference, str):
+        return reference
+    named = reference if hasattr(reference, "__qualname__") else type(reference)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
 _MOST_NAMES = 3
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pytest_nnscale.budget import Phase
     from pytest_nnscale.counting.counter import Count
     from pytest_nnscale.counting.stored import Inventory
+    from pytest_nnscale.measurement import Measurement
     from pytest_nnscale.tree import ModuleTree
 
 
@@ -25,6 +26,7 @@ class Observation:
     `remedy` then say why. `repeat` runs the workload once with nothing of ours active; `guard`
     stands around all repeats together and leaves the model as it was. `elsewhere` are parameters
     that were used and belong to none of the modules. `tree` is that of the modules, where known.
+    `references` are what the call may be held against, by name: calls, or what was timed before.
     """
 
     subject: str
@@ -39,6 +41,7 @@ class Observation:
     notes: tuple[str, ...] = ()
     elsewhere: tuple[torch.Tensor, ...] = ()
     tree: ModuleTree | None = None
+    references: Mapping[str, Callable[[], object] | Measurement] = field(default_factory=dict)
 
     @cached_property
     def inventory(self) -> Inventory:

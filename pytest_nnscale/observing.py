@@ -175,11 +175,11 @@ def _execute(workload: Workload, *, memory: bool = True) -> Counter:
     return counter
 
 
-def repeat_of(workload: Workload) -> Callable[[], None]:
+def repeat_of(workload: Workload) -> Callable[[], object]:
     """Return a function that runs the workload once more, in the grad mode of its phase."""
 
-    def repeat() -> None:
+    def repeat() -> object:
         with gradients_for(workload.phase):
-            workload.run()
+            return workload.run()
 
     return repeat

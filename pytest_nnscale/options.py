@@ -44,6 +44,10 @@ def _operators(texts: list[str]) -> frozenset[str]:
     return parse_names(texts)
 
 
+def _yes_or_no(text: str) -> bool:
+    return _one_of("yes", "no")(text) == "yes"
+
+
 def _seconds(text: str) -> float:
     return _number(text, above=0.0, below=math.inf, meaning="seconds above zero")
 
@@ -113,6 +117,18 @@ OPTIONS = (
     ),
     Option("max_time", _seconds, "seconds that one sampled budget may take (5)", "SECONDS"),
     Option("confidence", _confidence, "confidence of sampled intervals (0.99)", "FRACTION"),
+    Option(
+        "max_wait",
+        _seconds,
+        "seconds that a sampled measurement waits for the other tests of this machine to end (600)",
+        "SECONDS",
+    ),
+    Option(
+        "flush_l2",
+        _yes_or_no,
+        "empty the L2 cache of a GPU before each call that is timed on it: yes or no (no)",
+        "yes|no",
+    ),
 )
 
 
@@ -126,6 +142,8 @@ class Options(NamedTuple):
     free_operators: frozenset[str] = frozenset()
     max_time: float = 5.0
     confidence: float = 0.99
+    max_wait: float = 600.0
+    flush_l2: bool = False
 
 
 def declare(add_flag: Callable[..., Any], add_ini: Callable[..., Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from pytest_nnscale.keys import IDLE, NOT_RUN, OURS, VERDICT
 
 if TYPE_CHECKING:
     from pytest_nnscale.tally import Tally
+    from pytest_nnscale.timing.quiet import Quiet
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -57,6 +59,12 @@ def pytest_collection_modifyitems(
     asked = getattr(config, "workerinput", {}).get("nnscale_whole_suite", is_whole_suite(config))
     if asked and not session.testsfailed:
         mistakes += [f"nnscale_budgets: {glob!r} matches no test" for glob in found.idle_rules]
+    if any(budget.relative_to for some in found.budgets.values() for budget in some):
+        from pytest_nnscale.references import link
+
+        whole = asked and len(items) == len(collected)
+        items[:], unknown = link(items, found.budgets, whole_suite=whole)
+        mistakes += unknown
     told = {"covered": found.covered, "mistakes": mistakes, "idle_rules": found.idle_rules}
     worker_says = getattr(config, "workeroutput", None)
     if worker_says is not None:
@@ -72,6 +80,12 @@ def pytest_collection_modifyitems(
     for item, budgets in found.budgets.items():
         item.stash[keys.BUDGETS] = budgets
         item.stash[keys.MARKED] = marks.own_marks(item)
+    sampled = any(b.metric.sampled for item in items for b in item.stash.get(keys.BUDGETS, ()))
+    # Whoever has set EFFORT before has settled as well what is held off.
+    if sampled and keys.EFFORT not in config.stash:
+        from pytest_nnscale.enforcing import quiet_of
+
+        config.pluginmanager.register(_TakesTurns(quiet_of(config)))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -106,6 +120,12 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     budgets = item.stash.get(keys.BUDGETS, ())
+    if "benchmark" in getattr(item, "funcargs", ()) and (
+        budgets or marks.own_marks(item) or keys.CALLER in item.stash
+    ):
+        from pytest_nnscale.benchmarked import watch
+
+        watch(item)
     try:
         outcome = yield
         if budgets or marks.own_marks(item):
@@ -117,7 +137,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
             raise
         item.user_properties.append((NOT_RUN, len(budgets)))
         raise
-    if not budgets:
+    compared = getattr(item.stash.get(keys.CALLER, None), "verdicts", ())
+    if not budgets and not compared:
         return outcome
     if getattr(item, "_excinfo", None):
         # A unittest case failed or skipped itself, which it does not raise through here.
@@ -129,17 +150,34 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
     chosen = item.config.stash[keys.OPTIONS]
     judged = judge_test(item, budgets)
-    for verdict in judged.verdicts:
+    verdicts = judged.verdicts
+    if any(verdict.budget.limit == math.inf for verdict in verdicts):
+        from pytest_nnscale.references import keep_timed
+
+        verdicts = keep_timed(item, verdicts)
+    for verdict in verdicts:
         told = json.dumps(verdict.without_details().to_dict(), allow_nan=False)
         item.user_properties.append((VERDICT, told))
     item.user_properties += [(IDLE, origin) for origin in judged.idle]
-    enforce(item, judged.verdicts, chosen)
+    enforce(item, verdicts, chosen)
     return outcome
 
 
 def _registered(config: pytest.Config) -> set[str]:
     """Return the names of all registered marks: those of another plugin are no mistakes."""
     return {line.partition(":")[0].partition("(")[0].strip() for line in config.getini("markers")}
+
+
+class _TakesTurns:
+    """Keeps measurements out while a test runs; there only in sessions with sampled budgets."""
+
+    def __init__(self, quiet: Quiet) -> None:
+        self._quiet = quiet
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        with self._quiet.testing(item.nodeid):
+            return (yield)
 
 
 class _Listener:

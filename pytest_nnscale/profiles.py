@@ -112,6 +112,11 @@ class Profile:
         """One call in joules with its interval; None unless asked for."""
         return self._sampled(Metric.ENERGY)
 
+    @property
+    def efficiency(self) -> Measurement | None:
+        """What a call reaches of this machine's best, as a share; None unless asked for."""
+        return self._sampled(Metric.EFFICIENCY)
+
     def to_json(self) -> str:
         """Return everything but raw samples as JSON text; unknown is null, never zero."""
         return json.dumps(

@@ -40,8 +40,8 @@ def profile(
     Without `args` and `kwargs` only params and size are measured, and nothing runs; a call without
     inputs is `args=()`. `phase="training"` adds the backward pass of the summed outputs.
     `metrics` names what to measure ("params", "flops", "macs", "size", "memory", "kernels",
-    "latency", "energy"); the exact ones are the default. They are counted on shapes alone, and by a
-    run only where values decide what happens. `device` is where the model takes itself to run, with
+    "latency", "energy", "efficiency"); the exact ones are the default. They are counted on shapes
+    alone, and by a run only where values decide what happens. `device` is where the model takes itself to run, with
     the kernels that it would have there; without, it is where the model lives, and the CPU for one
     on meta. BadWorkload is raised where time or energy is asked for and the model is elsewhere. In training, `loss` takes the output and
     returns what is minimised in place of the sum, and `optimizer` takes the parameters and returns
@@ -123,7 +123,8 @@ def _metrics(names: Iterable[str | Metric] | None, *, runs: bool) -> tuple[Metri
         return EXACT if runs else STRUCTURAL
     names = names.replace(",", " ").split() if isinstance(names, str) else [*names]
     names = [name.value if isinstance(name, Metric) else name for name in names]
-    valid = [metric.value for metric in Metric]
+    # A ratio is one to something else, which a profile does not have.
+    valid = [metric.value for metric in Metric if metric is not Metric.RATIO]
     unknown = [name for name in names if name not in valid]
     if unknown:
         raise BadOption(f"unknown metric {unknown[0]!r}; valid are {', '.join(valid)}")

@@ -13,7 +13,7 @@ from pytest_nnscale.marks import MARK_OF
 
 _RULE = re.compile(r"(?P<glob>.*?\S)\s*:\s+(?P<budgets>\w+\s*=.*)", re.DOTALL)
 # Asked second: without a space only a mark's name tells the colon from those inside node ids.
-_TIGHT_RULE = re.compile(r"(?P<glob>.*?[^\s:])\s*:(?P<budgets>max_\w+\s*=.*)", re.DOTALL)
+_TIGHT_RULE = re.compile(r"(?P<glob>.*?[^\s:])\s*:(?P<budgets>(?:max|min)_\w+\s*=.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)

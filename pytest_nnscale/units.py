@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pytest_nnscale.errors import BadQuantity, shown
 
 _NUMBER_AND_UNIT = re.compile(
-    r"\s*(?P<number>[+-]?(?:\d[\d_,]*(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)\s*(?P<unit>[A-Za-zµ]*)\s*"
+    r"\s*(?P<number>[+-]?(?:\d[\d_,]*(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)\s*(?P<unit>[A-Za-zµ]*|%)\s*"
 )
 _GROUPED = re.compile(r"\d{1,3}(,\d{3})+|\d+(_\d+)*")
 
@@ -18,7 +18,8 @@ class Dimension(NamedTuple):
     """What an amount is an amount of.
 
     `units` maps every accepted spelling to its size in base units, `ladder` lists the spellings
-    used for printing from large to small, `bare` is the unit of a number without one.
+    used for printing from large to small, `bare` is the unit of a number without one. A limit is at
+    most `most`, in base units.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Dimension(NamedTuple):
     units: dict[str, Fraction]
     ladder: tuple[str, ...]
     whole: bool
+    most: int | None = None
 
 
 def _prefixed(stem: str, prefixes: str) -> dict[str, Fraction]:
@@ -97,6 +99,21 @@ JOULES = Dimension(
     ("kJ", "J", "mJ", "uJ"),
     whole=False,
 )
+FRACTION = Dimension(
+    "fraction",
+    "",
+    {"%": Fraction(1, 100), "": Fraction(1)},
+    ("%",),
+    whole=False,
+    most=1,
+)
+RATIO = Dimension(
+    "ratio",
+    "x",
+    {"x": Fraction(1)},
+    ("x",),
+    whole=False,
+)
 
 
 def parse_quantity(amount: object, dimension: Dimension) -> int | float:
@@ -126,6 +143,11 @@ def parse_quantity(amount: object, dimension: Dimension) -> int | float:
     if not Fraction(1, 10**30) < in_base < 10**30:
         raise BadQuantity(
             f"{shown(amount)} is beyond 10^30 in either direction; give a sensible amount"
+        )
+    if dimension.most is not None and in_base > dimension.most:
+        raise BadQuantity(
+            f"{shown(amount)} is above {dimension.most}; a {dimension.name} is written like 0.4 or "
+            f"{_example(dimension)!r}"
         )
     if not dimension.whole:
         return float(in_base)
@@ -162,7 +184,7 @@ def _split(text: str, dimension: Dimension) -> tuple[Fraction, str]:
     stemmed = unit + dimension.bare
     if dimension.name in ("FLOP", "MAC") and stemmed in dimension.units:
         return number, stemmed  # "8.2G" on a FLOP budget
-    take = "takes" if dimension.name == "count" else "take"
+    take = "takes" if dimension.name in ("count", "fraction", "ratio") else "take"
     raise BadQuantity(
         f"{shown(text)}: unknown unit {shown(unit)}; "
         f"{dimension.name} {take} {', '.join(_known(dimension))}"
@@ -185,6 +207,8 @@ def _example(dimension: Dimension) -> str:
         "bytes": "100 MiB",
         "seconds": "80 ms",
         "joules": "1.5 J",
+        "fraction": "40 %",
+        "ratio": "1.1 x",
     }[dimension.name]
 
 
@@ -219,7 +243,7 @@ def format_pair(first: int | float, second: int | float, dimension: Dimension) -
 def _unit_for(amount: int | float, dimension: Dimension, digits: int) -> str:
     """Choose the largest unit that an amount fills, as it reads once it is rounded."""
     if not amount:
-        return _base(dimension)
+        return _base(dimension) or dimension.ladder[-1]
     rounded = Fraction(_rounded(Fraction(abs(amount)), digits))
     for unit in dimension.ladder:
         if rounded >= dimension.units[unit]:

@@ -20,6 +20,8 @@ Run = Callable[..., pytest.RunResult]
 @pytest.fixture(scope="session")
 def _lasting_imports() -> None:
     """Import what inner runs import: pytester forgets modules, and torch cannot load twice."""
+    import filelock  # noqa: F401
+
     # pytest-asyncio imports hypothesis when it collects, a second each time it was forgotten.
     import hypothesis  # noqa: F401
     import torch._dynamo

@@ -31,6 +31,11 @@ def judged(lower: float | None, upper: float | None) -> Outcome:
         (100, 101, Outcome.INCONCLUSIVE),
         (100, 100.0000001, Outcome.INCONCLUSIVE),
         (None, 101, Outcome.INCONCLUSIVE),
+        (80, 120, Outcome.INCONCLUSIVE),
+        (79.9, 101, Outcome.UNMEASURED),
+        (99, 120.1, Outcome.UNMEASURED),
+        (0, 1000, Outcome.UNMEASURED),
+        (None, 121, Outcome.UNMEASURED),
         (101, 101, Outcome.OVER),
         (101, 102, Outcome.OVER),
         (100.0000001, 101, Outcome.OVER),
@@ -43,7 +48,7 @@ def judged(lower: float | None, upper: float | None) -> Outcome:
 def test_the_place_of_the_interval_decides(
     lower: float | None, upper: float | None, outcome: Outcome
 ) -> None:
-    """Below or at the limit, across it, above it, or without an end."""
+    """Below or at the limit, across it (by no more than a fifth), above it, or without an end."""
     assert judged(lower, upper) is outcome
 
 
@@ -58,6 +63,62 @@ def test_a_lower_bound_above_the_limit_is_over_although_the_rest_is_unknown() ->
     """What is known is too much already."""
     known = Measurement.at_least(Metric.FLOPS, LIMIT + 1, reason="aten.mv has no formula")
     assert judge(Budget(Metric.FLOPS, LIMIT), known) is Outcome.OVER
+
+
+@pytest.mark.parametrize(("lower", "upper"), [(1, 2), (150, 160), (99, 101)])
+def test_what_was_disturbed_is_inconclusive(lower: float, upper: float) -> None:
+    """A GPU that throttled says nothing of the code, on either side."""
+    found = Measurement(Metric.LATENCY, lower, lower, upper, disturbed="the GPU throttled")
+    assert judge(Budget(Metric.LATENCY, LIMIT), found) is Outcome.INCONCLUSIVE
+
+
+def mirrored(lower: float | None, upper: float | None) -> Outcome:
+    """Judge an efficiency whose ends lie as far below the limit as others lie above theirs."""
+    turn = (None if end is None else 2 * LIMIT - end for end in (upper, lower))
+    low, high = turn
+    return judge(Budget(Metric.EFFICIENCY, LIMIT), Measurement(Metric.EFFICIENCY, low, low, high))
+
+
+@given(ends, ends)
+def test_where_more_is_better_the_rule_is_its_own_mirror_image(
+    lower: float | None, upper: float | None
+) -> None:
+    """What lies above a most is judged as what lies below a least, and the other way round."""
+    # Turned around and back, so that both sides are rounded alike.
+    lower, upper = (None if e is None else 2 * LIMIT - (2 * LIMIT - e) for e in (lower, upper))
+    assert mirrored(lower, upper) is judged(lower, upper)
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "outcome"),
+    [
+        (0.4, 0.4, Outcome.WITHIN),
+        (0.4, 0.9, Outcome.WITHIN),
+        (0.5, None, Outcome.WITHIN),
+        (0.39, 0.41, Outcome.INCONCLUSIVE),
+        (0.39, 0.4, Outcome.INCONCLUSIVE),
+        (0.3, 0.41, Outcome.UNMEASURED),
+        (0.33, None, Outcome.INCONCLUSIVE),
+        (0.3, None, Outcome.UNMEASURED),
+        (0.2, 0.39, Outcome.OVER),
+        (None, 0.39, Outcome.OVER),
+        (None, 0.41, Outcome.UNMEASURED),
+        (None, None, Outcome.UNMEASURED),
+    ],
+)
+def test_a_least_has_to_be_reached(
+    lower: float | None, upper: float | None, outcome: Outcome
+) -> None:
+    """An efficiency is kept where all of its interval is at the limit or above."""
+    found = Measurement(Metric.EFFICIENCY, lower, lower, upper)
+    assert judge(Budget(Metric.EFFICIENCY, 0.4), found) is outcome
+
+
+def test_a_disturbed_efficiency_is_inconclusive() -> None:
+    """On either side, as for any other metric."""
+    for value in (0.1, 0.9):
+        found = Measurement(Metric.EFFICIENCY, value, value, value, disturbed="the GPU throttled")
+        assert judge(Budget(Metric.EFFICIENCY, 0.4), found) is Outcome.INCONCLUSIVE
 
 
 @given(ends)

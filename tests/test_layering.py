@@ -36,9 +36,11 @@ ROOMS: dict[str, set[str]] = {
         "workload", "measurement", "errors", "budget", "naming", "units", "preservation", "garbage",
         "tree",
     },
-    "timing": {"workload", "measurement", "errors", "budget", "units", "preservation"},
+    "timing": {"workload", "measurement", "errors", "budget", "units", "power", "preservation"},
+    "fingerprint": set(),
+    "ceiling": {"errors", "fingerprint", "timing"},
     "meters": {
-        "budget", "counting", "errors", "measurement", "naming", "observation", "power",
+        "budget", "ceiling", "counting", "errors", "measurement", "naming", "observation", "power",
         "preservation", "timing", "tree", "units", "workload",
     },
     "observing": {"budget", "errors", "observation", "preservation", "workload"},
@@ -47,26 +49,37 @@ ROOMS: dict[str, set[str]] = {
         "budget", "errors", "garbage", "measurement", "observation", "observing", "profiles",
         "workload",
     },
-    "judging": {"budget", "errors", "measurement", "meters", "observation", "workload"},
+    "judging": {
+        "budget", "comparing", "errors", "measurement", "meters", "observation", "workload",
+    },
     "marks": {"budget", "units", "errors", "measurement"},
-    "grammar": {"budget", "units", "errors", "marks"},
+    "grammar": {"budget", "units", "errors", "marks", "measurement", "naming"},
     "rules": {"budget", "errors", "grammar", "marks"},
     "decorators": {"budget", "errors", "marks"},
     "options": {"errors", "marks", "rules"},
     "tally": {"budget", "keys", "measurement", "units"},
-    "report": {"budget", "measurement", "units", "marks", "tally", "errors"},
+    "report": {"ab", "budget", "measurement", "units", "marks", "tally", "errors"},
     "baseline": {"budget", "measurement", "units", "errors"},
-    "ab": {"budget", "measurement", "units", "errors"},
+    "ab": {"budget", "measurement", "units", "errors", "exits", "keys"},
+    "exits": set(),
     "__main__": {"cli"},
     "peers": set(),
-    "cli": {"errors", "budget", "measurement", "units"},
+    "cli": {"ab", "errors", "exits", "budget", "measurement", "units"},
     "keys": {"budget", "calling", "options", "tally"},
     "failure": {"errors"},
-    "collecting": {"keys", "budget", "errors", "grammar", "marks", "rules"},
+    "collecting": {"keys", "budget", "errors", "grammar", "marks", "measurement", "rules"},
     "relevance": set(),
     "body": {"naming", "observation", "errors"},
+    "target": {"body", "naming", "observation"},
+    "benchmark_timing": {"errors", "judging", "measurement", "meters", "target"},
+    "benchmarked": {
+        "body", "collecting", "enforcing", "errors", "keys", "measurement", "report", "target",
+    },
     "enforcing": {"budget", "failure", "keys", "options", "relevance", "report", "measurement"},
     "calling": {"budget", "errors"},
+    "comparing": {"budget", "errors", "measurement"},
+    "references": {"budget", "errors", "keys", "measurement", "naming"},
+    "noise": {"ab", "ceiling", "fingerprint"},
     "fixtures": {"keys"},
     "hookspec": {"budget", "measurement"},
     "plugin": {"errors", "fixtures", "hookspec", "keys", "marks", "options", "tally"},
@@ -74,11 +87,11 @@ ROOMS: dict[str, set[str]] = {
 
 # The only files that may import pytest when they run.
 WITH_PYTEST = {
-    "body", "collecting", "decorators", "enforcing", "failure", "fixtures", "hookspec", "keys",
-    "plugin", "report/progress",
+    "ab/worker", "benchmarked", "body", "collecting", "decorators", "enforcing", "failure", "fixtures",
+    "hookspec", "keys", "plugin", "report/progress", "target",
 }  # fmt: skip
 # Where a heavy module may be imported at the top: files that are themselves imported in functions.
-AT_HOME: dict[str, tuple[str, ...]] = {"torch": ("counting/",), "typer": ("cli",)}
+AT_HOME: dict[str, tuple[str, ...]] = {"torch": ("counting/",), "typer": ("cli", "ab/command", "ab/calibrate")}
 WITHOUT_TORCH_AT_ALL = ("report/", "baseline/", "ab/", "units", "measurement", "budget", "marks", "options", "tally")  # fmt: skip
 HEAVY = ("torch", "pynvml", "plotly", "asv", "zeus", "numpy", "rich", "typer")
 

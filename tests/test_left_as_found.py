@@ -216,8 +216,8 @@ def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(energy, "measure_energy", brief_energy)
     monkeypatch.setattr(gc, "collect", lambda *_: 0)  # half a second in a large process
-    monkeypatch.setattr("pytest_nnscale.timing.sampling._MOST_SAMPLES", 20)
-    monkeypatch.setattr("pytest_nnscale.timing.sampling._WARM_UP_SHARE", 0.01)
+    monkeypatch.setattr("pytest_nnscale.timing.sampling._MOST_SAMPLES", 100)
+    monkeypatch.setattr("pytest_nnscale.timing.sampling.WARM_UP_SHARE", 0.01)
 
 
 def test_the_fingerprint_sees_a_plain_call() -> None:

@@ -24,6 +24,7 @@ from pytest_nnscale.marks import (
 )
 from pytest_nnscale.measurement import Metric
 
+PREFIXES = ("max_", "min_")
 every_mark = pytest.mark.parametrize("spec", MARKS, ids=lambda spec: spec.name)
 
 
@@ -33,9 +34,14 @@ def read(name: str, *args: Any, parametrisation: str | None = None, **kwargs: An
     )
 
 
+def some_limit(spec: MarkSpec) -> float:
+    """Return a valid limit: seven of anything, or a share."""
+    return 0.7 if spec.metric is Metric.EFFICIENCY else 7
+
+
 def test_every_metric_has_one_mark() -> None:
-    """The table is the registry, and it is complete."""
-    assert {spec.metric for spec in MARKS} == set(Metric)
+    """The table is the registry, and it is complete: a ratio is a latency beside another one."""
+    assert {spec.metric for spec in MARKS} == set(Metric) - {Metric.RATIO}
     assert len(MARKS) == len(MARK_OF) == len(MARK_FOR)
 
 
@@ -64,16 +70,17 @@ def test_the_decorator_mirrors_the_table(spec: MarkSpec) -> None:
 
 def test_there_is_no_decorator_beyond_the_table() -> None:
     """The names of the decorators, of the public face and of the table are the same."""
-    assert {name for name in vars(decorators) if name.startswith("max_")} == set(MARK_OF)
-    assert {name for name in pytest_nnscale.__all__ if name.startswith("max_")} == set(MARK_OF)
+    assert {name for name in vars(decorators) if name.startswith(PREFIXES)} == set(MARK_OF)
+    assert {name for name in pytest_nnscale.__all__ if name.startswith(PREFIXES)} == set(MARK_OF)
 
 
 @every_mark
 def test_a_decorator_states_the_budget_of_its_mark(spec: MarkSpec) -> None:
     """`@max_params(7)` and `@pytest.mark.max_params(7)` are one thing."""
-    mark = getattr(pytest_nnscale, spec.name)(7).mark
+    limit = some_limit(spec)
+    mark = getattr(pytest_nnscale, spec.name)(limit).mark
     assert mark.name == spec.name
-    assert read(spec.name, *mark.args, **mark.kwargs) == read(spec.name, 7)
+    assert read(spec.name, *mark.args, **mark.kwargs) == read(spec.name, limit)
 
 
 @pytest.mark.parametrize("limit", [lambda: 1, int, read])
@@ -102,7 +109,7 @@ def test_every_mark_takes_every_phase_and_device(
     spec: MarkSpec, phase: str, device: str | None
 ) -> None:
     """The common keywords are common."""
-    budget = read(spec.name, 7, phase=phase, device=device)
+    budget = read(spec.name, some_limit(spec), phase=phase, device=device)
     assert (budget.phase, budget.device) == (phase, device)
 
 
@@ -172,6 +179,9 @@ def test_a_dict_is_read_by_the_id_of_the_parametrisation() -> None:
         ("max_latency_ms", (1,), {"quantile": True}, "quantile=True; it is a number"),
         ("max_params", (1,), {"trainable": "yes"}, "trainable='yes'; it is True or False"),
         ("max_params", ({"small": 1},), {}, "a dict of limits, but the test is not parametrised"),
+        ("min_efficiency", (40,), {}, "40 is above 1; a fraction is written like 0.4 or '40 %'"),
+        ("min_efficiency", (0.0,), {}, "0.0 is not above zero"),
+        ("min_efficiency", (0.4,), {"quantile": 0.9}, "unknown keyword 'quantile'"),
     ],
 )
 def test_a_mistake_is_named_with_its_fix(
@@ -221,6 +231,8 @@ def test_an_array_for_a_phase_is_a_mistake_like_any_other() -> None:
         ("max_kernel", "max_kernels"),
         ("max_latency_s", "max_latency_ms"),
         ("max_energy", "max_energy_j"),
+        ("min_efficency", "min_efficiency"),
+        ("min_efficienc", "min_efficiency"),
     ],
 )
 def test_a_misspelt_mark_is_known_for_what_it_was_meant_to_be(name: str, meant: str) -> None:
@@ -233,7 +245,8 @@ def test_a_misspelt_mark_is_known_for_what_it_was_meant_to_be(name: str, meant: 
     [
         *MARK_OF,
         *("max_time", "max_workers", "max_retries", "max_steps", "max_examples", "max_queries"),
-        *("max_", "max", "flops", "slow", "parametrize", "min_flops"),
+        *("max_", "max", "min_", "flops", "slow", "parametrize", "min_flops"),
+        *("min_version", "min_time", "min_workers", "min_size"),
     ],
 )
 def test_other_marks_are_no_misspelt_ones(name: str) -> None:

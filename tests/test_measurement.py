@@ -90,6 +90,8 @@ def test_without_details_only_samples_and_shares_are_gone(measurement: Measureme
 
 def test_every_metric_has_a_dimension_and_is_exact_or_sampled() -> None:
     """The enum is a closed set: nothing about a metric is left to a default."""
-    assert {metric.value for metric in Metric if metric.sampled} == {"latency", "energy"}
+    noisy = {"latency", "energy", "efficiency", "ratio"}
+    assert {metric.value for metric in Metric if metric.sampled} == noisy
+    assert {metric.value for metric in Metric if metric.more_is_better} == {"efficiency"}
     assert {metric.value for metric in Metric if metric.structural} == {"params", "size"}
     assert all(metric.dimension.whole is not metric.sampled for metric in Metric)

@@ -19,7 +19,9 @@ VALUES: dict[str, tuple[str, str, str, str]] = {
     "inconclusive": ("fail", "warn", "maybe", "'maybe' is not one of warn, fail"),
     "free_operators": ("my::op", "my::op.out,your::op", "my.op", "'my.op' is no operator's name"),
     "max_time": ("2.5", "9", "-1", "'-1' is not seconds above zero"),
+    "max_wait": ("30", "2.5", "0", "'0' is not seconds above zero"),
     "confidence": ("0.9", "0.95", "99", "'99' is not between 0.5 and 1"),
+    "flush_l2": ("yes", "no", "true", "'true' is not one of yes, no"),
 }
 every_option = pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
 

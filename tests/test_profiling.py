@@ -27,8 +27,8 @@ X = torch.ones(1, 8)
 
 @pytest.fixture(autouse=True)
 def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have latency repeat a call some twenty times."""
-    monkeypatch.setattr("pytest_nnscale.timing.sampling._MOST_SAMPLES", 20)
+    """Have latency repeat a call a hundred times at most."""
+    monkeypatch.setattr("pytest_nnscale.timing.sampling._MOST_SAMPLES", 100)
 
 
 def mlp() -> nn.Sequential:
@@ -598,7 +598,7 @@ class TestTrainingSteps:
     @pytest.mark.parametrize("metrics", [None, "latency"])
     def test_a_step_leaves_the_model_as_it_was(self, metrics: Any, monkeypatch: Any) -> None:
         """Its weights above all, and no gradient stays."""
-        monkeypatch.setattr("pytest_nnscale.timing.sampling._MOST_SAMPLES", 10)
+        monkeypatch.setattr("pytest_nnscale.timing.sampling._MOST_SAMPLES", 100)
         model = mlp()
         before = [(p.detach().clone(), p._version) for p in model.parameters()]
         profile(

@@ -15,6 +15,7 @@ from pytest_nnscale.units import (
     BYTES,
     COUNT,
     FLOP,
+    FRACTION,
     JOULES,
     MAC,
     SECONDS,
@@ -25,7 +26,7 @@ from pytest_nnscale.units import (
     parse_quantity,
 )
 
-DIMENSIONS = (COUNT, FLOP, MAC, BYTES, SECONDS, JOULES)
+DIMENSIONS = (COUNT, FLOP, MAC, BYTES, SECONDS, JOULES, FRACTION)
 dimensions = st.sampled_from(DIMENSIONS)
 
 
@@ -69,6 +70,12 @@ dimensions = st.sampled_from(DIMENSIONS)
         (JOULES, "1.5 J", 1.5),
         (JOULES, "20 mJ", 0.02),
         (JOULES, "1 Wh", 3600.0),
+        (FRACTION, 0.4, 0.4),
+        (FRACTION, "0.4", 0.4),
+        (FRACTION, "40 %", 0.4),
+        (FRACTION, "62.5%", 0.625),
+        (FRACTION, 1, 1.0),
+        (FRACTION, "100 %", 1.0),
     ],
 )
 def test_an_amount_is_read_in_base_units(
@@ -109,6 +116,12 @@ def test_an_amount_is_read_in_base_units(
         (BYTES, "8 Mb", "unknown unit 'Mb'"),
         (SECONDS, "8 J", "unknown unit 'J'; seconds take s, min, ms"),
         (JOULES, "8 W", "unknown unit 'W'"),
+        (FRACTION, 40, "40 is above 1; a fraction is written like 0.4 or '40 %'"),
+        (FRACTION, "101 %", "'101 %' is above 1; a fraction"),
+        (FRACTION, math.nextafter(1, 2), "1.0000000000000002 is above 1"),
+        (FRACTION, "0 %", "'0 %' is not above zero"),
+        (FRACTION, "8 ms", "unknown unit 'ms'; fraction takes %"),
+        (COUNT, "8 %", "unknown unit '%'"),
         (COUNT, True, "True is a bool"),
         (COUNT, None, "None is a NoneType; give a number or a text such as '25.6M'"),
         (COUNT, b"25M", "is a bytes"),
@@ -182,6 +195,8 @@ def test_reading_gives_a_positive_amount_or_bad_quantity(
 def amounts_of(dimension: Dimension) -> st.SearchStrategy[int | float]:
     if dimension.whole:
         return st.integers(1, 10**24)
+    if dimension.most is not None:
+        return st.floats(1e-12, dimension.most)
     return st.floats(1e-12, 1e12)
 
 
@@ -282,6 +297,11 @@ def test_half_a_mac_rounds_down_and_less_is_refused() -> None:
         (0, BYTES, "0 B"),
         (1000.0, JOULES, "1.00 kJ"),
         (0.5, JOULES, "500 mJ"),
+        (0.4, FRACTION, "40.0 %"),
+        (1.0, FRACTION, "100 %"),
+        (0.00123, FRACTION, "0.123 %"),
+        (0.0, FRACTION, "0 %"),
+        (1.3, FRACTION, "130 %"),
     ],
 )
 def test_an_amount_prints_in_the_unit_that_suits_it(

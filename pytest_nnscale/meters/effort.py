@@ -20,9 +20,11 @@ class Effort(NamedTuple):
 
     `quiet` returns what holds others off a device while it is measured. `timer`, where given,
     stands in for the meter of latency: it takes the call, and by keyword its quantile and device.
+    `flush_l2` empties a GPU's cache before each call that is timed.
     """
 
     max_time_s: float = 5.0
     confidence: float = 0.99
     quiet: Callable[[str], AbstractContextManager[Any]] = _undisturbed
     timer: Callable[..., Measurement] | None = None
+    flush_l2: bool = False

@@ -1,11 +1,12 @@
 """Latency: the time of one call.
 
-Counts: wall-clock seconds of a call, with the device's queue empty before and after; the stated
-quantile over calls, the median unless told otherwise.
+Counts: wall-clock seconds of a call, with the device's queue empty before and after, or the time
+that CUDA events tell between a GPU's start and end of it; the stated quantile over calls, the
+median unless told otherwise. The median of a short call is that of batches of calls.
 Does not count: the first calls, which warm up; garbage collection, which is held off meanwhile.
-Error sources: other load on the machine, clock frequency, and the dependence of neighbouring
-samples, which makes the interval narrower than it should be.
-Reference: pytest_nnscale.timing.interval.
+Error sources: other load on the machine, clock frequency, the reading of the clock, of which it is
+said what it takes. Neighbouring samples that depend on each other are counted in blocks.
+Reference: pytest_nnscale.timing.interval, pytest_nnscale.timing.sequence.
 """
 
 from __future__ import annotations
@@ -14,10 +15,16 @@ from collections.abc import Callable
 
 from pytest_nnscale.errors import CannotMeasure
 from pytest_nnscale.measurement import Measurement, Metric
-from pytest_nnscale.timing.clock import Clock, WallClock
-from pytest_nnscale.timing.interval import quantile_interval, required_samples, sample_quantile
-from pytest_nnscale.timing.sampling import Samples, sample, time_to_give
+from pytest_nnscale.timing.clock import Clock, overhead_s
+from pytest_nnscale.timing.conditions import conditions
+from pytest_nnscale.timing.denormals import are_flushed
+from pytest_nnscale.timing.devices import clock_for
+from pytest_nnscale.timing.interval import sample_quantile
+from pytest_nnscale.timing.sampling import Samples, sample, time_for
+from pytest_nnscale.timing.sequence import least_samples
 from pytest_nnscale.units import SECONDS, format_quantity
+
+_TELLING_OVERHEAD = 0.001
 
 
 def measure_latency(
@@ -29,15 +36,27 @@ def measure_latency(
     max_time_s: float = 5.0,
     clock: Clock | None = None,
     device: str = "cpu",
+    flush_l2: bool = False,
 ) -> Measurement:
     """Time a call in seconds, with the interval of its quantile; never raises what the call does.
 
-    Where `max_time_s` does not suffice for as many calls as the interval needs, nothing is
-    measured, and the reason says how long it would take.
+    It is timed until the interval lies on one side of `limit_s`. Where `max_time_s` does not
+    suffice for as many calls as an interval needs, nothing is measured, and the reason says how
+    long it would take. `flush_l2` empties a GPU's cache before each call.
     """
-    least, clock = required_samples(quantile, confidence), clock or WallClock(device)
+    threads = _threads()
     try:
-        taken = sample(call, clock=clock, max_time_s=max_time_s, least=least)
+        clock = clock or clock_for(device, flush=flush_l2)
+        with conditions(device) as watch:
+            taken = sample(
+                call,
+                clock=clock,
+                max_time_s=max_time_s,
+                quantile=quantile,
+                confidence=confidence,
+                limit_s=limit_s,
+                look=watch.look,
+            )
     except CannotMeasure as error:
         return Measurement.nothing(Metric.LATENCY, reason=error.reason, remedy=error.remedy)
     except Exception as error:
@@ -46,31 +65,76 @@ def measure_latency(
             reason=f"the call cannot be repeated: {type(error).__name__}: {error}",
             remedy="hand the nnscale fixture a call that can run many times",
         )
-    interval = quantile_interval(taken.seconds, quantile, confidence)
-    if interval is None:
-        each_s = max(taken.estimate_s, clock.resolution_s)
-        needed_s = time_to_give(1.25 * least * taken.calls_per_sample * each_s)
-        return Measurement.nothing(
-            Metric.LATENCY,
-            reason=(
-                f"p{100 * quantile:g} at {100 * confidence:g} % needs {least * taken.calls_per_sample} calls of about "
-                f"{format_quantity(taken.estimate_s, SECONDS)}, and there was time for "
-                f"{taken.affordable * taken.calls_per_sample}"
-            ),
-            remedy=f"give it longer: --nnscale-max-time={needed_s:g}",
-        )
+    if taken.interval is None:
+        return _too_few(taken, quantile, confidence)
+    later = _threads()
+    # Where the machine changed meanwhile, all samples and the last ones may disagree.
+    value = min(
+        max(sample_quantile(taken.seconds, quantile), taken.interval.lower), taken.interval.upper
+    )
     return Measurement(
         Metric.LATENCY,
-        sample_quantile(taken.seconds, quantile),
-        *interval,
-        method="wall clock",
+        value,
+        taken.interval.lower,
+        taken.interval.upper,
+        method=clock.method,
         samples=taken.seconds,
-        notes=(f"{len(taken.seconds)} samples of {_batch(taken)}, {_threads()}",),
+        notes=(
+            f"{_counts(taken)}, {threads}" + (f", later {later}" if later != threads else ""),
+            *_overhead(taken, clock),
+            *_denormals(taken),
+            *watch.notes,
+        ),
+        disturbed=watch.disturbed,
     )
 
 
-def _batch(taken: Samples) -> str:
-    return f"{taken.calls_per_sample} calls" if taken.calls_per_sample > 1 else "a call"
+def _too_few(taken: Samples, quantile: float, confidence: float) -> Measurement:
+    calls = len(taken.seconds) * taken.calls_per_sample
+    least = least_samples(quantile, confidence) * taken.calls_per_sample
+    each = format_quantity(taken.estimate_s, SECONDS)
+    asked = f"p{100 * quantile:g} at {100 * confidence:g} %"
+    if calls:
+        reason = (
+            f"{asked}: {calls} calls of about {each} depend so much on their neighbours that they "
+            "say too little"
+        )
+    else:
+        reason = f"{asked} needs {least} calls of about {each}, and there was no time for so many"
+    return Measurement.nothing(
+        Metric.LATENCY,
+        reason=reason,
+        remedy=f"give it longer: --nnscale-max-time={time_for(taken.needed_s):g}",
+    )
+
+
+def _counts(taken: Samples) -> str:
+    assert taken.interval is not None
+    each = f"{taken.calls_per_sample} calls" if taken.calls_per_sample > 1 else "a call"
+    text = f"{len(taken.seconds)} samples of {each} after {taken.warm_up_calls} to warm up"
+    _, _, blocks, size, drifting = taken.interval
+    if drifting:
+        return f"{text}, drifting from one of {blocks} blocks to the next"
+    return text if size == 1 else f"{text}, in {blocks} blocks of {size}"
+
+
+def _overhead(taken: Samples, clock: Clock) -> tuple[str, ...]:
+    """Say what the reading of the clock takes, where it takes more than a thousandth."""
+    overhead = overhead_s(clock, taken.calls_per_sample)
+    if overhead <= _TELLING_OVERHEAD * taken.estimate_s:
+        return ()
+    return (f"timing takes {format_quantity(overhead, SECONDS)} of each call",)
+
+
+def _denormals(taken: Samples) -> tuple[str, ...]:
+    if not taken.denormal:
+        return ()
+    if are_flushed():
+        return ("its output holds denormal numbers, which this thread takes for zero",)
+    return (
+        "its output holds denormal numbers, which processors are slow with: "
+        "torch.set_flush_denormal(True)",
+    )
 
 
 def _threads() -> str:

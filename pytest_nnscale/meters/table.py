@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pytest_nnscale.errors import CannotMeasure
 from pytest_nnscale.measurement import Measurement, Metric
 from pytest_nnscale.meters.effort import Effort
 from pytest_nnscale.observation import Observation
@@ -29,10 +30,12 @@ def measure(
     nonzero: bool = False,
     effort: Effort = _USUAL,
     limit: float | None = None,
+    timed: Measurement | None = None,
 ) -> Measurement:
     """Measure one metric of a workload that was observed; never raises for what cannot be.
 
-    A sampled one is measured until it is known on which side of `limit` it lies.
+    A sampled one is measured until it is known on which side of `limit` it lies. `timed` is the
+    median latency of the same, where that was measured before.
     """
     seen = observation
     if metric.structural:
@@ -72,8 +75,16 @@ def measure(
         )
     if seen.repeat is None:
         return _nothing(metric, seen)
-    with seen.guard(), effort.quiet(seen.device):
-        found = _sample(metric, seen.repeat, seen.device, quantile, effort, limit)
+    try:
+        with seen.guard(), effort.quiet(seen.device):
+            if metric is Metric.EFFICIENCY:
+                found = _efficiency(seen, phase, effort, limit, timed)
+            else:
+                found = _sample(metric, seen.repeat, seen.device, quantile, effort, limit)
+    except CannotMeasure as error:  # others would not be held off, or were not
+        return Measurement.nothing(
+            metric, reason=error.reason, remedy=error.remedy, subject=seen.subject
+        )
     return replace(found, subject=seen.subject)
 
 
@@ -98,6 +109,7 @@ def _sample(
             confidence=effort.confidence,
             max_time_s=effort.max_time_s,
             device=device,
+            flush_l2=effort.flush_l2,
         )
     from pytest_nnscale.meters.energy import measure_energy
 
@@ -106,6 +118,28 @@ def _sample(
         device=device,
         confidence=effort.confidence,
         max_time_s=effort.max_time_s,
+    )
+
+
+def _efficiency(
+    seen: Observation,
+    phase: Phase,
+    effort: Effort,
+    limit: float | None,
+    timed: Measurement | None,
+) -> Measurement:
+    from pytest_nnscale.meters.efficiency import measure_efficiency
+
+    if seen.count is None or seen.repeat is None:
+        return _nothing(Metric.EFFICIENCY, seen)
+    repeat = seen.repeat
+    return measure_efficiency(
+        repeat,
+        flops=measure(Metric.FLOPS, seen, phase=phase),
+        timer=lambda limit_s: _sample(Metric.LATENCY, repeat, seen.device, None, effort, limit_s),
+        timed=timed,
+        limit=limit,
+        device=seen.device,
     )
 
 

@@ -10,6 +10,9 @@ from typing import Any
 
 from pytest_nnscale.errors import CannotMeasure
 
+_NO_ENERGY = "NVML gives no energy"
+_CHECK = "check with nvidia-smi that the driver runs; GPUs before Volta have no counter"
+
 
 @dataclass
 class NvmlCounter:
@@ -25,7 +28,7 @@ class NvmlCounter:
         """Return joules since the driver was loaded."""
         import pynvml
 
-        with _vendor_errors():
+        with vendor_errors(_NO_ENERGY, remedy=_CHECK):
             return int(pynvml.nvmlDeviceGetTotalEnergyConsumption(self.handle)) / 1000
 
 
@@ -33,13 +36,20 @@ def find_nvml(device: str = "cuda") -> tuple[NvmlCounter, ...]:
     """Open the counter of one visible GPU; "cuda" is the current one's."""
     import pynvml
 
-    with _vendor_errors():
-        pynvml.nvmlInit()
-        handle = _handle(_index(device))
+    with vendor_errors(_NO_ENERGY, remedy=_CHECK):
+        handle = open_gpu(device)
         name = pynvml.nvmlDeviceGetName(handle)
         # The first read tells whether this GPU has the counter at all.
         pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
     return (NvmlCounter(handle, device, f"NVML {name}"),)
+
+
+def open_gpu(device: str = "cuda") -> Any:
+    """Start NVML and return its handle of the GPU that CUDA calls `device`; its errors pass through."""
+    import pynvml
+
+    pynvml.nvmlInit()
+    return _handle(_index(device))
 
 
 def _index(device: str) -> int:
@@ -71,14 +81,11 @@ def _handle(index: int) -> Any:
 
 
 @contextmanager
-def _vendor_errors() -> Iterator[None]:
-    """Map what NVML raises, once."""
+def vendor_errors(what_fails: str, *, remedy: str) -> Iterator[None]:
+    """Map what NVML raises, once: to CannotMeasure, in NVML's own words."""
     import pynvml
 
     try:
         yield
     except pynvml.NVMLError as error:
-        raise CannotMeasure(
-            f"NVML gives no energy: {error}",
-            remedy="check with nvidia-smi that the driver runs; GPUs before Volta have no counter",
-        ) from error
+        raise CannotMeasure(f"{what_fails}: {error}", remedy=remedy) from error

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pytest_nnscale.budget import Budget, Outcome, Verdict
-from pytest_nnscale.marks import MARK_FOR
-from pytest_nnscale.measurement import Measurement, Share
+from pytest_nnscale.marks import MARK_FOR, MARK_FOR_RATIO
+from pytest_nnscale.measurement import Measurement, Metric, Share
 from pytest_nnscale.units import format_pair, format_percent, format_quantity
+
+# What a number does, of which it is sure and not, and what it is held against.
+_NEEDS = "needs", "takes", "budget"
+_REACHES = "reaches", "reaches", "budget at least"
+_NEXT = {
+    False: "make the model smaller, or raise the budget",
+    True: "find what holds it up, such as many small operators, or lower the budget",
+}
 
 
 def explain(verdicts: Sequence[Verdict], *, verbosity: int = 0, several_calls: bool = False) -> str:
@@ -27,7 +35,9 @@ def headline(verdict: Verdict, *, several_calls: bool = False) -> str:
 
 def title(budget: Budget) -> str:
     """Return a budget's name with what qualifies it: "max_latency_ms (p95)"."""
-    name = MARK_FOR[budget.metric.value]
+    if budget.metric is Metric.RATIO and not budget.relative_to:
+        return "nnscale.compare"
+    name = MARK_FOR.get(budget.metric.value, MARK_FOR_RATIO)
     return f"{name} ({budget.qualifiers})" if budget.qualifiers else name
 
 
@@ -44,27 +54,32 @@ def _fact(verdict: Verdict) -> str:
     budget, found = verdict.budget, verdict.measurement
     dimension = budget.metric.dimension
     limit = format_quantity(budget.limit, dimension)
-    if verdict.outcome is Outcome.OVER and found.lower is not None:
+    needs, takes, asked = _NEEDS if not budget.metric.more_is_better else _REACHES
+    if verdict.outcome is Outcome.OVER and found.lower is not None and needs == "needs":
         value = found.lower if found.value is None or found.upper is None else found.value
-        needs, limit = format_pair(value, budget.limit, dimension)
+        amount, limit = format_pair(value, budget.limit, dimension)
         excess = value - budget.limit
         at_least = "at least " if found.upper is None else ""
         return (
-            f"needs {at_least}{needs}{_interval(found)}, budget {limit} "
+            f"needs {at_least}{amount}{_interval(found)}, budget {limit} "
             f"(+{format_quantity(excess, dimension)}, +{format_percent(excess, budget.limit)})"
+        )
+    between = found.lower is not None and found.upper is not None
+    if verdict.outcome is Outcome.UNMEASURED and between:
+        low, high = format_pair(found.lower or 0, found.upper or 0, dimension)
+        return (
+            f"could not be measured, {asked} {limit}: it {takes} between {low} and {high}, too far "
+            "apart to say on which side"
         )
     if verdict.outcome is Outcome.UNMEASURED:
         known = f"; counted so far {format_quantity(found.value, dimension)}" if found.value else ""
-        return f"could not be measured, budget {limit}{known}: {found.reason}"
-    if (
-        verdict.outcome is Outcome.INCONCLUSIVE
-        and found.lower is not None
-        and found.upper is not None
-    ):
-        low, high = format_pair(found.lower, found.upper, dimension)
-        return f"takes between {low} and {high}, budget {limit}: inconclusive"
-    needs, limit = format_pair(found.value or 0, budget.limit, dimension)
-    return f"needs {needs}{_interval(found)}, budget {limit}"
+        return f"could not be measured, {asked} {limit}{known}: {found.reason}"
+    if verdict.outcome is Outcome.INCONCLUSIVE and between:
+        low, high = format_pair(found.lower or 0, found.upper or 0, dimension)
+        why = f", since {found.disturbed}" if found.disturbed else ""
+        return f"{takes} between {low} and {high}, {asked} {limit}: inconclusive{why}"
+    amount, limit = format_pair(found.value or 0, budget.limit, dimension)
+    return f"{needs} {amount}{_interval(found)}, {asked} {limit}"
 
 
 def _interval(found: Measurement) -> str:
@@ -89,9 +104,11 @@ def _paragraph(verdict: Verdict, verbosity: int, *, several_calls: bool) -> Iter
             yield f"  the budget comes from {verdict.budget.origin}"
         hidden = len(largest(found.shares, 2)) > len(largest(found.shares, verbosity))
         more = ", or see every module with: pytest -vv" if hidden else ""
-        yield f"  make the model smaller, or raise the budget{more}"
+        yield f"  {_NEXT[verdict.budget.metric.more_is_better]}{more}"
     elif found.remedy:
         yield f"  {found.remedy}"
+    elif verdict.outcome is Outcome.UNMEASURED and found.upper is not None:
+        yield "  give it longer, --nnscale-max-time=SECONDS, on a machine that does nothing else"
 
 
 def _breakdown(found: Measurement, verbosity: int) -> Iterator[str]:

@@ -68,7 +68,15 @@ def _aligned(rows: Sequence[tuple[str, str, str]]) -> list[str]:
 def _used(verdict: Verdict) -> float:
     value = verdict.measurement.value
     unknown = verdict.outcome is Outcome.UNMEASURED
-    return float("inf") if unknown or value is None else value / verdict.budget.limit
+    return float("inf") if unknown or value is None else _share(verdict, value)
+
+
+def _share(verdict: Verdict, value: float) -> float:
+    """Return how much of a budget is used; of one that has to be reached, how much it asks for."""
+    limit = verdict.budget.limit
+    if verdict.budget.metric.more_is_better:
+        return limit / value if value else float("inf")
+    return value / limit
 
 
 def _cells(verdict: Verdict) -> tuple[str, str]:
@@ -81,7 +89,7 @@ def _cells(verdict: Verdict) -> tuple[str, str]:
     value, limit = format_pair(found.value, budget.limit, dimension)
     if " " in value and value.rpartition(" ")[2] == limit.rpartition(" ")[2]:
         value = value.rpartition(" ")[0]  # one unit is said once
-    share = at_least + format_percent(found.value, budget.limit)
+    share = at_least + format_percent(_share(verdict, found.value), 1)
     if verdict.outcome in (Outcome.UNMEASURED, Outcome.INCONCLUSIVE):
         share = verdict.outcome.value
     return share, f"{at_least}{value} / {limit}"

@@ -3,22 +3,53 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+_EMPTY_CALLS = 100
+
 
 class Clock(Protocol):
-    """What tells the time in seconds, and how finely."""
+    """What tells the time in seconds, and how finely; `method` is what it goes by."""
 
     resolution_s: float
+    method: str
 
     def now_s(self) -> float:
         """Return seconds since some fixed moment; work already asked for counts as done."""
 
+    def times_s(self, call: Callable[[], object], *, calls: int, batches: int) -> list[float]:
+        """Make batches of some calls each, and return the seconds per call of each batch."""
+
+
+def times_by_reading(
+    clock: Clock, call: Callable[[], object], *, calls: int, batches: int
+) -> list[float]:
+    """Time batches of calls by reading a clock before and after each."""
+    seconds = []
+    now_s = clock.now_s
+    for _ in range(batches):
+        start_s = now_s()
+        for _ in range(calls):
+            call()
+        seconds.append((now_s() - start_s) / calls)
+    return seconds
+
+
+def overhead_s(clock: Clock, calls: int) -> float:
+    """Return what a clock says that an empty call takes, in batches of some: the least of many."""
+    return min(clock.times_s(_nothing, calls=calls, batches=_EMPTY_CALLS))
+
+
+def _nothing() -> None:
+    """Take no time."""
+
 
 class WallClock:
     """The monotonic wall clock, after waiting for whatever the device still has to do."""
+
+    method = "wall clock"
 
     def __init__(self, device: str = "cpu") -> None:
         self.resolution_s = time.get_clock_info("perf_counter").resolution
@@ -35,6 +66,10 @@ class WallClock:
             getattr(torch, kind).synchronize(*which)
         return time.perf_counter()
 
+    def times_s(self, call: Callable[[], object], *, calls: int, batches: int) -> list[float]:
+        """Read the clock before and after each batch."""
+        return times_by_reading(self, call, calls=calls, batches=batches)
+
 
 @dataclass
 class FakeClock:
@@ -43,6 +78,7 @@ class FakeClock:
     durations_s: Iterable[float]
     resolution_s: float = 1e-9
     time_s: float = 0.0
+    method: str = "wall clock"
 
     def __post_init__(self) -> None:
         self._script = iter(self.durations_s)
@@ -50,6 +86,10 @@ class FakeClock:
     def now_s(self) -> float:
         """Return the seconds that scripted work has taken so far."""
         return self.time_s
+
+    def times_s(self, call: Callable[[], object], *, calls: int, batches: int) -> list[float]:
+        """Read the clock before and after each batch."""
+        return times_by_reading(self, call, calls=calls, batches=batches)
 
     def work(self) -> None:
         """Let the next scripted duration pass; StopIteration where the script is at its end."""

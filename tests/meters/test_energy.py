@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from pytest_nnscale.errors import CannotMeasure
 from pytest_nnscale.measurement import Measurement, Metric
 from pytest_nnscale.meters import energy
-from pytest_nnscale.meters.energy import measure_energy
 from pytest_nnscale.meters.effort import Effort
+from pytest_nnscale.meters.energy import measure_energy
 from pytest_nnscale.meters.table import measure
 from pytest_nnscale.observation import Observation
 from pytest_nnscale.power.counter import FakeCounter, find_counters

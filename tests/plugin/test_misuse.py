@@ -36,6 +36,13 @@ MARKS = {
     "unit_on_count": ("max_params('8 MB')", "unknown unit 'MB'; count take"),
     "unit_on_time": ("max_latency_ms('8 J')", "unknown unit 'J'; seconds take"),
     "unit_on_energy": ("max_energy_j('8 ms')", "unknown unit 'ms'; joules take"),
+    "efficiency_percent": ("min_efficiency(40)", "min_efficiency: 40 is above 1; a fraction is written like 0.4 or '40 %'"),
+    "efficiency_above": ("min_efficiency('101 %')", "min_efficiency: '101 %' is above 1; a fraction"),
+    "efficiency_zero": ("min_efficiency(0)", "min_efficiency: 0 is not above zero"),
+    "efficiency_negative": ("min_efficiency(-0.4)", "min_efficiency: -0.4 is not above zero"),
+    "efficiency_unit": ("min_efficiency('0.4 FLOP')", "unknown unit 'FLOP'; fraction takes %"),
+    "efficiency_none": ("min_efficiency()", "min_efficiency: no limit; give one limit: @pytest.mark.min_efficiency(0.4)"),
+    "efficiency_keyword": ("min_efficiency(0.4, quantile=0.9)", "unknown keyword 'quantile'; min_efficiency takes phase, device"),
     "unknown_keyword": ("max_flops(1, unit='G')", "unknown keyword 'unit'; max_flops takes phase, device"),
     "foreign_keyword": ("max_flops(1, quantile=0.9)", "unknown keyword 'quantile'; max_flops takes"),
     "phase": ("max_flops(1, phase='eval')", "phase='eval'; it is 'inference' or 'training'"),
@@ -268,6 +275,14 @@ def test_a_decorator_without_a_limit_does_not_lose_the_test(use: str, suite: Any
     assert "INTERNALERROR" not in result.stdout.str()
 
 
+def test_a_misspelt_least_is_a_mistake(suite: Any) -> None:
+    """As for what has a most."""
+    result = suite("@pytest.mark.min_efficency(0.4)\ndef test_it(): pass\n")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    told = result.stderr.str() + result.stdout.str()
+    assert "min_efficency: there is no such mark; did you mean min_efficiency?" in told
+
+
 @pytest.mark.parametrize("workers", [(), ("-n2",)], ids=["one process", "two workers"])
 def test_a_misspelt_mark_is_a_mistake(suite: Any, workers: Any) -> None:
     """pytest only warns of a mark that nobody knows, and the gate would be off."""
@@ -360,6 +375,7 @@ OPTIONS = {
     "rule_mark": ([], "nnscale_budgets = *: max_parms=1", "unknown mark 'max_parms'"),
     "rule_limit": ([], "nnscale_budgets = *: max_params=-1", "'-1' is not above zero"),
     "rule_unit": ([], "nnscale_budgets = *: max_params=1 GB", "unknown unit 'GB'; count take"),
+    "rule_least": ([], "nnscale_budgets = *:min_efficiency=40", "'40' is above 1; a fraction is written"),
     "rule_twice": ([], "nnscale_budgets = *: max_params=1, max_params=2", "max_params twice"),
     "rule_flag": (["--nnscale-budgets=*: 7"], "", "'*: 7' is not GLOB"),
     "require": (["--nnscale-require=coffee"], "", "--nnscale-require: 'coffee' is not one of energy"),
@@ -368,6 +384,7 @@ OPTIONS = {
     "max_time": (["--nnscale-max-time=-1"], "", "--nnscale-max-time: '-1' is not seconds above zero"),
     "max_time_text": ([], "nnscale_max_time = soon", "nnscale_max_time: 'soon' is not seconds"),
     "confidence": (["--nnscale-confidence=99"], "", "'99' is not between 0.5 and 1"),
+    "flush_l2": ([], "nnscale_flush_l2 = true", "nnscale_flush_l2: 'true' is not one of yes, no"),
 }  # fmt: skip
 
 

@@ -72,6 +72,53 @@ def test_an_inconclusive_number_shows_its_interval() -> None:
     )
 
 
+def efficiency(lower: float, value: float, upper: float, **more: object) -> Measurement:
+    return Measurement(Metric.EFFICIENCY, value, lower, upper, subject="Net", **more)
+
+
+def test_what_is_not_reached_says_both_numbers_the_right_way_round() -> None:
+    """A budget that has to be reached is not exceeded, and raising it would not help."""
+    under = verdict(0.4, efficiency(0.302, 0.31, 0.318, notes=("it takes 3 ms",)))
+    assert under.outcome is Outcome.OVER
+    assert explain([under]).splitlines() == [
+        "min_efficiency: Net reaches 31.0 % (between 30.2 % and 31.8 %), budget at least 40.0 %",
+        "  note: it takes 3 ms",
+        "  find what holds it up, such as many small operators, or lower the budget",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("found", "sentence"),
+    [
+        (
+            efficiency(0.44, 0.45, 0.46),
+            "reaches 45.0 % (between 44.0 % and 46.0 %), budget at least 40.0 %",
+        ),
+        (
+            efficiency(0.39, 0.4, 0.41),
+            "reaches between 39.0 % and 41.0 %, budget at least 40.0 %: inconclusive",
+        ),
+        (
+            efficiency(0.44, 0.45, 0.46, disturbed="the GPU throttled (power cap)"),
+            "reaches between 44.0 % and 46.0 %, budget at least 40.0 %: inconclusive, "
+            "since the GPU throttled (power cap)",
+        ),
+        (
+            efficiency(0.2, 0.4, 0.8),
+            "could not be measured, budget at least 40.0 %: it reaches between 20.0 % and 80.0 %, "
+            "too far apart to say on which side",
+        ),
+        (
+            Measurement.nothing(Metric.EFFICIENCY, reason=NO_FORMULA, subject="Net"),
+            f"could not be measured, budget at least 40.0 %: {NO_FORMULA}",
+        ),
+    ],
+)
+def test_a_budget_that_has_to_be_reached_is_told_as_one(found: Measurement, sentence: str) -> None:
+    """Whatever its outcome."""
+    assert headline(verdict(0.4, found)) == f"min_efficiency: Net {sentence}"
+
+
 def test_a_failure_does_not_recommend_the_option_that_made_it_one() -> None:
     """What a machine lacks is red only where --nnscale-require says so; a skip tells how."""
     missing = Measurement.nothing(

@@ -59,6 +59,15 @@ def test_an_id_that_does_not_fit_has_its_own_line() -> None:
     assert [line.split()[-1] for line in wide[1:]] == [long, "test_a.py::test_small", long, long]
 
 
+def test_a_budget_that_has_to_be_reached_is_the_fuller_the_less_is_reached() -> None:
+    """Half of what was asked for comes before ninety per cent of what was allowed."""
+    half = verdict(0.4, Measurement(Metric.EFFICIENCY, 0.2, 0.2, 0.2))
+    double = verdict(0.4, Measurement(Metric.EFFICIENCY, 0.8, 0.8, 0.8))
+    rows = [("double", double), ("full", params(90, 100)), ("half", half)]
+    lines = budget_table(rows, width=80, everything=False)
+    assert [line.split()[-1] for line in lines[1:]] == ["half", "full", "double"]
+
+
 @pytest.mark.parametrize("width", [1, 20, 40, 79, 80, 120, 300])
 def test_an_id_is_whole_at_any_width(width: int) -> None:
     """It can be copied: nothing is folded into it, cut from it or escaped in it."""
@@ -99,12 +108,14 @@ def test_twenty_budgets_are_shown_and_the_others_are_counted() -> None:
         (Measurement.at_least(Metric.FLOPS, 80, reason="x"), 160, "unmeasured", ">= 80 / 160 FLOP"),
         (Measurement.nothing(Metric.ENERGY, reason="x"), 1.0, "unmeasured", "- / 1.00 J"),
         (LATENCY, 0.01, "inconclusive", "10.0 / 10.0 ms"),
+        (Measurement(Metric.EFFICIENCY, 0.5, 0.5, 0.5), 0.4, "80.0 %", "50.0 / 40.0 %"),
+        (Measurement(Metric.EFFICIENCY, 0.2, 0.2, 0.2), 0.4, "200.0 %", "20.0 / 40.0 %"),
     ],
 )
 def test_the_cells_of_a_budget(found: Measurement, limit: float, used: str, numbers: str) -> None:
     """The outcome stands where there is no share, a unit is said once, each number in its own."""
     (_, line) = budget_table([("t", verdict(limit, found))], width=80, everything=False)
-    assert line.startswith(f"{used.rjust(4)}  {numbers.rjust(16)}  max_")
+    assert line.startswith(f"{used.rjust(4)}  {numbers.rjust(16)}  m")
 
 
 def row(path: str, kind: str, *, complete: bool = True, **totals: int | None) -> ModuleRow:

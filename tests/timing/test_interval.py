@@ -13,7 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_nnscale.timing.interval import quantile_interval, required_samples, sample_quantile
+from pytest_nnscale.timing.interval import (
+    Looks,
+    quantile_interval,
+    required_samples,
+    running_interval,
+    sample_quantile,
+)
+from pytest_nnscale.timing.sequence import least_samples
 
 amounts = st.floats(-1e9, 1e9).map(lambda x: round(x, 3))
 several = st.lists(amounts, min_size=1, max_size=60)
@@ -231,3 +238,110 @@ def test_the_sample_quantile_is_that_of_the_standard_library(
     expected = statistics.quantiles(samples, n=100, method="inclusive")[percent - 1]
     found = sample_quantile(samples, percent / 100)
     assert found == pytest.approx(expected, rel=1e-9, abs=1e-3)
+
+
+def dependent(r: random.Random, n: int, correlation: float) -> list[float]:
+    """Return skewed, correlated durations: the exponential of an AR(1) process."""
+    state, found = r.gauss(0, 1), []
+    for _ in range(n):
+        state = correlation * state + math.sqrt(1 - correlation**2) * r.gauss(0, 1)
+        found.append(math.exp(0.2 * state))
+    return found
+
+
+def decides_wrongly(samples: list[float], quantile: float, truth_s: float) -> bool:
+    """Tell whether any look at more and more samples puts the quantile elsewhere."""
+    looks, n = Looks(quantile, 0.99), least_samples(quantile, 0.99)
+    while n <= len(samples):
+        interval = looks.look(samples[:n])
+        if interval is not None and not interval.lower <= truth_s <= interval.upper:
+            return True
+        n = max(n + 1, int(1.1 * n))
+    return False
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.9])
+@pytest.mark.parametrize("quantile", [0.5, 0.95])
+@pytest.mark.parametrize("runs", [40, pytest.param(600, marks=pytest.mark.slow)])
+def test_stopping_when_it_looks_decided_is_hardly_ever_wrong(
+    quantile: float, correlation: float, runs: int
+) -> None:
+    """At most one in a hundred, also where neighbours correlate by 0.9.
+
+    Without blocks it is nearly all of them.
+    """
+    r = random.Random(5)
+    truth_s = math.exp(0.2 * statistics.NormalDist().inv_cdf(quantile))
+    wrong = sum(
+        decides_wrongly(dependent(r, 1500, correlation), quantile, truth_s) for _ in range(runs)
+    )
+    assert wrong <= max(1, 0.01 * runs)
+
+
+def test_independent_samples_are_their_own_blocks() -> None:
+    """And the interval becomes narrower the more there are."""
+    r = random.Random(2)
+    samples = [r.uniform(1, 2) for _ in range(2000)]
+    widths = []
+    for n in (100, 400, 2000):
+        found = Looks(0.5, 0.99).look(samples[:n])
+        assert found is not None
+        assert found.block_size <= 3
+        widths.append(found.upper - found.lower)
+    assert widths == sorted(widths, reverse=True)
+    assert widths[-1] < 0.1
+
+
+def test_correlated_samples_have_larger_blocks() -> None:
+    """Some sixty of an AR(1) process of 0.9."""
+    found = running_interval(dependent(random.Random(8), 5000, 0.9), 0.5, 0.99)
+    assert found is not None
+    assert 15 <= found.block_size <= 127
+    assert found.blocks == 5000 // found.block_size
+
+
+def test_a_drift_is_held_to_go_on() -> None:
+    """Whatever the size of a block, its neighbour is like it: what comes next may be as far away."""
+    found = running_interval([1.0 + n / 1000 for n in range(1000)], 0.5, 0.99)
+    assert found is not None
+    assert found.drifting
+    assert found.lower == 0.0
+    assert found.upper > 3.0
+
+
+@pytest.mark.parametrize(("n", "quantile"), [(47, 0.5), (1000, 0.95)])
+def test_few_samples_that_drift_have_no_interval(n: int, quantile: float) -> None:
+    """Nor has a rare quantile, of which a drift tells too little."""
+    assert running_interval([1.0 + n / 1000 for n in range(n)], quantile, 0.99) is None
+
+
+@pytest.mark.parametrize("n", [0, 1, 11])
+def test_fewer_than_the_least_number_have_none(n: int) -> None:
+    """Twelve for a median at 99 %."""
+    assert running_interval([1.0] * n, 0.5, 0.99) is None
+    assert running_interval([1.0] * 12, 0.5, 0.99) is not None
+
+
+def test_few_blocks_are_held_to_be_less_sure() -> None:
+    """Of twelve it cannot be told whether they depend on each other: all of them and more."""
+    samples = [1.0, 1.2, 1.1, 1.15, 1.05, 1.12, 1.01, 1.19, 1.08, 1.16, 1.03, 1.11]
+    found = running_interval(samples, 0.5, 0.99)
+    assert found is not None
+    assert found.upper == pytest.approx(1.2 + 1.5 * 0.2)
+    assert found.lower == pytest.approx(1.0 - 1.5 * 0.2)
+
+
+def test_looks_that_disagree_are_forgotten_for_the_last() -> None:
+    """A machine that became twice as slow is measured as it is now."""
+    r = random.Random(6)
+    looks = Looks(0.5, 0.99)
+    before = [r.uniform(0.99, 1.01) for _ in range(60)]
+    first = looks.look(before)
+    assert first is not None
+    assert first.upper < 1.1
+    found = None
+    for n in range(70, 2000, 40):
+        now = [*before, *(r.uniform(1.99, 2.01) for _ in range(n))]
+        found = looks.look(now) or found
+    assert found is not None
+    assert found.lower > 1.5

@@ -1,0 +1,243 @@
+"""Whether `nnscale ab` cries wolf, and whether it hears one: identical code, and code that is slower.
+
+    python benchmarks/timing/ab_identical.py [--quick]
+
+It makes a small repository with three workloads (about 40 us, 5 ms and 50 ms a call on the CPU) and
+branches of it: one that is the same code, and one each that does 10 % and 30 % more of the same work.
+Each run of `nnscale ab` compares one workload with the base, at the default threshold of 5 % and
+within 60 s. Half of the runs of identical code have the other core kept busy. Beside them, for the
+same workloads, pytest-benchmark's two sessions: one that saves, one that compares
+(`--benchmark-compare-fail=median:5%`).
+
+The exit code is 1 where more than 1 of 40 identical runs is called slower, fewer than 17 of 20 of
+those with 10 % more work on the two longer workloads, or not all of those with 30 %. It takes about
+an hour and a half; --quick makes a few runs of each, and says nothing of these shares.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+LAYERS = 10
+MORE = {"same": LAYERS, "tenth": LAYERS + 1, "third": LAYERS + 3}
+WORKLOADS = ("mlp_40us", "linear_5ms", "linear_50ms")
+LONGER = WORKLOADS[1:]
+LIMIT_FALSE = 1 / 40
+LIMIT_FOUND = 17 / 20
+
+FILES = {
+    "pytest.ini": "[pytest]\nasyncio_default_fixture_loop_scope = function\n",
+    "workloads.py": """
+import torch
+from torch import nn
+
+LAYERS = {layers}
+
+
+def stack(width):
+    return nn.Sequential(*[nn.Linear(width, width) for _ in range(LAYERS)]).eval()
+
+
+def mlp_40us():
+    return nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(),
+                         nn.Linear(64, 8)).eval(), torch.rand(8, 64)
+
+
+def linear_5ms():
+    return stack(512), torch.rand(128, 512)
+
+
+def linear_50ms():
+    return stack(1024), torch.rand(384, 1024)
+""",
+    "test_ab.py": """
+import pytest
+import torch
+import workloads
+
+
+@pytest.mark.max_latency_ms(60_000)
+@pytest.mark.parametrize("name", ["mlp_40us", "linear_5ms", "linear_50ms"])
+def test_ab(nnscale, name):
+    model, inputs = getattr(workloads, name)()
+    with torch.no_grad():
+        nnscale(model, inputs)
+""",
+    "test_benchmark.py": """
+import pytest
+import torch
+import workloads
+
+
+@pytest.mark.parametrize("name", ["mlp_40us", "linear_5ms", "linear_50ms"])
+def test_benchmark(benchmark, name):
+    model, inputs = getattr(workloads, name)()
+    with torch.no_grad():
+        benchmark(model, inputs)
+""",
+}
+
+
+class Run(NamedTuple):
+    """One verdict: of which workload and branch, whether the machine was busy, and what it was."""
+
+    workload: str
+    branch: str
+    busy: bool
+    verdict: str
+    ratio: str
+    took_s: float
+
+
+def make_repository(folder: Path) -> None:
+    """Write the workloads, and a branch for each number of layers."""
+    for branch in ("base", *MORE):
+        for name, text in FILES.items():
+            (folder / name).write_text(text.replace("{layers}", str(MORE.get(branch, LAYERS))))
+        if branch == "base":
+            git(folder, "init", "--quiet", "--initial-branch=base", ".")
+        else:
+            git(folder, "checkout", "--quiet", "-b", branch, "base")
+        git(folder, "add", *FILES)
+        git(folder, "commit", "--quiet", "--allow-empty", "--message", branch)
+
+
+def git(folder: Path, *words: str) -> None:
+    """Run git in the repository, as nobody in particular."""
+    who = ("-c", "user.name=nobody", "-c", "user.email=nobody@example.org")
+    subprocess.run(["git", *who, *words], cwd=folder, check=True)
+
+
+@contextmanager
+def load(*, busy: bool) -> Iterator[None]:
+    """Keep one core busy, or none."""
+    if not busy:
+        yield
+        return
+    spinning = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        spinning.kill()
+        spinning.wait()
+
+
+def run_ab(folder: Path, workload: str, branch: str, *, busy: bool) -> Run:
+    """Compare a branch with the base, in one run of the command."""
+    command = [sys.executable, "-m", "pytest_nnscale", "ab", "base", branch, "--json", "-"]
+    start_s = time.perf_counter()
+    with load(busy=busy):
+        done = subprocess.run(
+            [*command, "--", "test_ab.py", "-k", workload],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    took_s = time.perf_counter() - start_s
+    if done.returncode not in (0, 1):
+        raise SystemExit(f"nnscale ab exited with {done.returncode}:\n{done.stderr}")
+    (found,) = json.loads(done.stdout)["comparisons"]
+    ratio = found["ratio"]
+    text = f"{ratio['value']:.3f} ({ratio['low']:.3f} to {ratio['high'] or float('inf'):.3f})"
+    return Run(workload, branch, busy, found["change"], text, took_s)
+
+
+def run_benchmark(folder: Path, workload: str, *, busy: bool) -> Run:
+    """Save one session of pytest-benchmark, and compare the next one with it."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_benchmark.py"]
+    words = ["-k", workload, f"--benchmark-storage={folder / '.saved'}"]
+    codes = []
+    start_s = time.perf_counter()
+    with load(busy=busy):
+        for more in (
+            ["--benchmark-save=first"],
+            ["--benchmark-compare", "--benchmark-compare-fail=median:5%"],
+        ):
+            done = subprocess.run(
+                [*command, *words, *more], cwd=folder, capture_output=True, text=True, check=False
+            )
+            codes.append(done.returncode)
+    took_s = time.perf_counter() - start_s
+    if codes[0] != 0 or codes[1] not in (0, 1):
+        raise SystemExit(f"pytest-benchmark ended with {codes}:\n{done.stdout}{done.stderr}")
+    verdict = "slower" if codes[1] else "not slower"
+    return Run(workload, "pytest-benchmark", busy, verdict, "", took_s)
+
+
+def tell(run: Run) -> Run:
+    """Print one run, as soon as it is over."""
+    busy = "busy " if run.busy else "quiet"
+    print(
+        f"{run.branch:<17} {run.workload:<12} {busy}  {run.verdict:<13} {run.ratio:<24} "
+        f"{run.took_s:5.1f} s",
+        flush=True,
+    )
+    return run
+
+
+def share(runs: list[Run], verdict: str) -> str:
+    """Return how many of some runs came to a verdict, and what the others came to."""
+    counts = Counter(run.verdict for run in runs)
+    others = ", ".join(f"{n} {name}" for name, n in counts.items() if name != verdict)
+    return f"{counts[verdict]} of {len(runs)} {verdict}{f' ({others})' if others else ''}"
+
+
+def main() -> int:
+    """Make all runs, print the counts, and say by the exit code whether they are as promised."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a few runs of each kind")
+    quick = parser.parse_args().quick
+    identical, tenths, thirds = (4, 1, 1) if quick else (40, 20, 5)
+    print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}", flush=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_repository(folder)
+        same, beside = [], []
+        for number in range(identical):
+            # Every workload meets both, whatever their numbers are.
+            workload, busy = WORKLOADS[number // 2 % 3], number % 2 == 1
+            same.append(tell(run_ab(folder, workload, "same", busy=busy)))
+            beside.append(tell(run_benchmark(folder, workload, busy=busy)))
+        more = {
+            branch: [
+                tell(run_ab(folder, workload, branch, busy=False))
+                for _ in range(count)
+                for workload in LONGER
+            ]
+            for branch, count in (("tenth", tenths), ("third", thirds))
+        }
+    print()
+    print(f"identical code, nnscale ab        {share(same, 'slower')}")
+    print(f"identical code, pytest-benchmark  {share(beside, 'slower')}")
+    for workload in LONGER:
+        for branch, by in (("tenth", "+10 %"), ("third", "+30 %")):
+            runs = [run for run in more[branch] if run.workload == workload]
+            print(f"{by}, {workload:<12}               {share(runs, 'slower')}")
+    slowest = max(run.took_s for runs in more.values() for run in runs)
+    print(f"longest run of those that are slower: {slowest:.0f} s")
+
+    def rate(runs: list[Run]) -> float:
+        return sum(run.verdict == "slower" for run in runs) / len(runs)
+
+    found = min(
+        rate([run for run in more["tenth"] if run.workload == workload]) for workload in LONGER
+    )
+    if quick:
+        return 0
+    return int(rate(same) > LIMIT_FALSE or found < LIMIT_FOUND or rate(more["third"]) < 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,341 @@
+"""The plugin of a worker: a pytest session of one tree that times its tests when it is told to.
+
+It is loaded by `-p`, and acts only where the command has left its settings in the environment. Of the
+collected tests it runs those with a budget for latency, in the order that it is told. Where a test
+would have been measured the command takes over, inside the test: its fixtures are warm, and what
+guards the user's model stands around. No limit holds here, the tests' own asserts do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_nnscale import keys
+from pytest_nnscale.ab.channel import PROTOCOL, VARIABLE, Channel, Closed, Message
+from pytest_nnscale.ab.origins import find_stranger, installed_copies, loaded_files, own_names
+from pytest_nnscale.budget import Budget, Verdict
+from pytest_nnscale.measurement import Measurement, Metric
+
+# What limits the time of a call, in one way or another.
+_OF_TIME = (Metric.LATENCY, Metric.RATIO, Metric.EFFICIENCY)
+EXACT = (Metric.FLOPS, Metric.KERNELS, Metric.MEMORY, Metric.PARAMS, Metric.SIZE)
+_NO_LIMIT = float("inf")
+_TRACED = (
+    "something follows every line of Python here, such as coverage or a debugger",
+    "leave it out: nnscale ab BASE -- --no-cov",
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    settings = os.environ.pop(VARIABLE, "")
+    if settings:
+        config.pluginmanager.register(Worker(config, json.loads(settings)), "nnscale-ab")
+
+
+class Worker:
+    """The hooks of one session, and its end of the channel."""
+
+    def __init__(self, config: pytest.Config, settings: Message) -> None:
+        self._settings = settings
+        self._command = Command(Channel(*settings["pipes"]))
+        self._timer = Timer(self._command)
+        self._verdicts: tuple[Verdict, ...] = ()
+        self._reports: list[pytest.TestReport] = []
+        for descriptor in settings["pipes"]:
+            os.set_inheritable(descriptor, False)
+        # Tests run here, one after the other, and once. These options have been read by now, and
+        # are acted upon later; a plugin that is not there does not mind.
+        for name, value in _ALONE.items():
+            setattr(config.option, name, value)
+        if settings["files"]:
+            config.args = settings["files"]
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        from pytest_nnscale.meters.effort import Effort
+
+        if keys.OPTIONS not in session.config.stash:
+            raise pytest.UsageError(
+                "the plugin of pytest-nnscale is not loaded: -p pytest_nnscale.plugin"
+            )
+        # Nobody is held off from here: whoever runs the workers sees to that.
+        session.config.stash[keys.EFFORT] = Effort(timer=self._timer)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection(self, session: pytest.Session) -> Generator[None, object, object]:
+        collected = yield
+        # Otherwise pytest is about to say what could not be collected.
+        if not session.testsfailed:
+            self._choose(session)
+        return collected
+
+    def _choose(self, session: pytest.Session) -> None:
+        """Tell which tests there are, and keep those that are to run."""
+        sampled = {item.nodeid: item for item in session.items if _timed(item)}
+        self._command.tell(
+            {
+                "is": "collected",
+                "protocol": PROTOCOL,
+                "tests": {nodeid: str(item.path) for nodeid, item in sampled.items()},
+                "confidence": session.config.stash[keys.OPTIONS].confidence,
+                "versions": _versions(),
+                "stranger": self._stranger(),
+            }
+        )
+        told = self._command.hear()
+        chosen = [sampled[nodeid] for nodeid in told.get("tests", ())]
+        session.config.hook.pytest_deselected(
+            items=[item for item in session.items if item not in chosen]
+        )
+        session.items[:] = chosen
+        for item in chosen:
+            budgets = item.stash[keys.BUDGETS]
+            item.stash[keys.BUDGETS] = _without_limits(budgets)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        self._verdicts, self._reports = (), []
+        self._timer.begin(item)
+        ran = yield
+        self._command.tell(
+            {
+                "is": "tested",
+                "test": item.nodeid,
+                **_ending(self._reports),
+                "calls": self._timer.calls_with(self._verdicts),
+                "lacking": _lacking(self._verdicts),
+            }
+        )
+        return ran
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
+        outcome = yield
+        budgets = item.stash.get(keys.BUDGETS, ())
+        # This is inside the plugin's own hook, which then finds nothing left to judge.
+        item.stash[keys.BUDGETS] = ()
+        if not getattr(item, "_excinfo", None):  # a unittest case keeps its failures to itself
+            from pytest_nnscale.enforcing import judge_test
+
+            self._verdicts = judge_test(item, budgets).verdicts
+            caller = item.stash.get(keys.CALLER, None)
+            if caller is not None:
+                caller.verdicts.clear()
+        return outcome
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._reports.append(report)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self) -> None:
+        torch = sys.modules.get("torch")
+        threads = None if torch is None else torch.get_num_threads()
+        with suppress(pytest.exit.Exception):
+            self._command.tell({"is": "ended", "threads": threads, "stranger": self._stranger()})
+
+    def _stranger(self) -> Sequence[str] | None:
+        asked = self._settings
+        root = Path(asked["root"])
+        return find_stranger(
+            loaded_files(),
+            root=root,
+            others=[Path(other) for other in asked["others"]],
+            names=own_names(Path(place) for place in asked["places"]),
+            copies=installed_copies(root),
+            environments=[Path(folder) for folder in asked["environments"]],
+        )
+
+
+# What would have tests run in other processes, more than once, or not to the end.
+_ALONE: dict[str, object] = {
+    "dist": "no",
+    "tx": [],
+    "numprocesses": None,
+    "reruns": 0,
+    "maxfail": 0,
+    "benchmark_disable": True,
+    "benchmark_only": False,
+    "usepdb": False,
+}
+
+
+class Command:
+    """The other end of the channel; once it is gone the session ends."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def tell(self, message: Message) -> None:
+        """Send a message."""
+        try:
+            self._channel.send(message)
+        except Closed:
+            pytest.exit("nnscale ab has ended", returncode=2)
+
+    def hear(self) -> Message:
+        """Wait for a message."""
+        try:
+            return self._channel.receive() or {}
+        except Closed:
+            pytest.exit("nnscale ab has ended", returncode=2)
+
+
+class Timer:
+    """Stands in for the meter of latency: the command says how often to call, and when."""
+
+    def __init__(self, command: Command) -> None:
+        self._command = command
+        self._item: pytest.Item | None = None
+        self._last: Callable[[], object] | None = None
+        self._found: Measurement | None = None
+        self._ordinal = 0
+
+    def begin(self, item: pytest.Item) -> None:
+        """Begin with the first call of a test."""
+        self._item, self._last, self._found, self._ordinal = item, None, None, 0
+
+    def __call__(
+        self,
+        call: Callable[[], object],
+        *,
+        quantile: float,  # noqa: ARG002 - whatever is asked, the two sides' medians are compared
+        device: str,
+    ) -> Measurement:
+        """Time a call as the command says; a call with several budgets is timed once."""
+        if self._found is not None and call == self._last:
+            return self._found
+        self._ordinal += 1
+        self._last = call
+        self._found = self._serve(call, device)
+        return self._found
+
+    def calls_with(self, verdicts: Sequence[Verdict]) -> list[Message]:
+        """Return what was timed in a test, and what was counted of each call."""
+        calls = []
+        for ordinal in range(1, self._ordinal + 1):
+            timed = [v for v in verdicts if v.measurement.method == _method(ordinal)]
+            if not timed:
+                continue  # it was timed, and then the test failed
+            at = timed[0]
+            exact = [
+                v.measurement.to_dict()
+                for v in verdicts
+                if v.budget.metric in EXACT
+                and (v.call, v.budget.phase) == (at.call, at.budget.phase)
+            ]
+            calls.append(
+                {
+                    "ordinal": ordinal,
+                    "call": at.call,
+                    "phase": at.budget.phase,
+                    "subject": at.measurement.subject,
+                    "exact": exact,
+                }
+            )
+        return calls
+
+    def _serve(self, call: Callable[[], object], device: str) -> Measurement:
+        from pytest_nnscale.garbage import collected_later
+        from pytest_nnscale.timing.devices import clock_for
+
+        if _is_followed():
+            reason, remedy = _TRACED
+            return Measurement.nothing(Metric.LATENCY, reason=reason, remedy=remedy)
+        self._stop_timeout()
+        clock = clock_for(device)
+        self._command.tell({"is": "ready", "ordinal": self._ordinal, "device": device})
+        found = Measurement.exact(Metric.LATENCY, 0, method=_method(self._ordinal))
+        while True:
+            told = self._command.hear()
+            if told.get("do") != "time":
+                return found
+            try:
+                with collected_later():
+                    seconds = clock.times_s(call, calls=told["calls"], batches=told["samples"])
+            except Exception as error:
+                reason = f"the call cannot be repeated: {type(error).__name__}: {error}"
+                found = Measurement.nothing(Metric.LATENCY, reason=reason)
+                self._command.tell({"is": "seconds", "seconds": None, "reason": reason})
+            else:
+                self._command.tell({"is": "seconds", "seconds": seconds})
+
+    def _stop_timeout(self) -> None:
+        """Stop the clock of pytest-timeout: a test that waits for its turn does not hang."""
+        assert self._item is not None
+        cancel = getattr(self._item.config.hook, "pytest_timeout_cancel_timer", None)
+        if cancel is not None:
+            cancel(item=self._item)
+
+
+def _method(ordinal: int) -> str:
+    return f"timed by turns, {ordinal}"
+
+
+def _timed(item: pytest.Item) -> bool:
+    return any(budget.metric in _OF_TIME for budget in item.stash.get(keys.BUDGETS, ()))
+
+
+def _without_limits(budgets: Sequence[Budget]) -> tuple[Budget, ...]:
+    """Return budgets for the latency of a test and for all that can be counted beside it."""
+    asked = [
+        Budget(metric, _NO_LIMIT, b.phase, b.device, origin=b.origin, own=b.own)
+        for metric in (*EXACT, Metric.LATENCY)
+        for b in budgets
+        if b.metric in _OF_TIME
+    ]
+    # The closest of a kind comes first, as it does for a test's own run.
+    return tuple({budget.key: budget for budget in reversed(asked)}.values())[::-1]
+
+
+def _lacking(verdicts: Sequence[Verdict]) -> list[Message]:
+    """Return why a test's latency was not measured, for each budget of which that is true."""
+    return [
+        {"call": v.call, "reason": m.reason, "remedy": m.remedy, "missing": m.missing}
+        for v in verdicts
+        for m in (v.measurement,)
+        if v.budget.metric is Metric.LATENCY and m.value is None
+    ]
+
+
+def _ending(reports: Sequence[pytest.TestReport]) -> Message:
+    for report in reports:
+        if report.failed:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            why = getattr(crash, "message", "") or report.longreprtext or "it failed"
+            first = why.strip().splitlines()[0]
+            return {"outcome": "failed", "why": first, "text": report.longreprtext[-4000:]}
+    for report in reports:
+        if report.skipped:
+            where = report.longrepr
+            why = where[2] if isinstance(where, tuple) else getattr(report, "wasxfail", "")
+            return {"outcome": "skipped", "why": str(why or "xfail"), "text": ""}
+    return {"outcome": "passed", "why": "", "text": ""}
+
+
+def _is_followed() -> bool:
+    """Tell whether a tracer or a profiler is called for every line or call of Python."""
+    if sys.gettrace() is not None or sys.getprofile() is not None:
+        return True
+    monitoring: Any = getattr(sys, "monitoring", None)  # since Python 3.12
+    return monitoring is not None and any(
+        monitoring.get_events(tool) for tool in range(6) if monitoring.get_tool(tool)
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in ("torch", "pytest-nnscale"):
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found

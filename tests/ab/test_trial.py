@@ -1,0 +1,240 @@
+"""Trials: how a test's restarts add up, when they are looked at, and what ends them early."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import pytest
+
+from pytest_nnscale.ab.ratio import Change
+from pytest_nnscale.ab.trial import Plan, Trial
+from pytest_nnscale.ab.turns import Turns
+from pytest_nnscale.measurement import Measurement, Metric
+
+FLOPS = Measurement.exact(Metric.FLOPS, 8)
+
+
+def call(ordinal: int = 1, **more: Any) -> dict[str, Any]:
+    exact = [FLOPS.to_dict()]
+    return {
+        "ordinal": ordinal, "call": 0, "phase": "inference", "subject": "Net", "exact": exact, **more
+    }  # fmt: skip
+
+
+def ended(*calls: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {
+        "outcome": "passed", "why": "", "text": "", "calls": list(calls), "lacking": [], **more
+    }  # fmt: skip
+
+
+LACKS = {"call": 0, "reason": "the body cannot run twice", "remedy": "use it", "missing": ""}
+NO_GPU = {**LACKS, "reason": "this machine has no cuda device", "missing": "cuda"}
+SKIPPED = ended(outcome="skipped", why="no weights here")
+FAILED = ended(outcome="failed", why="AssertionError: 3 != 4", text="the whole story")
+
+
+def turns(ratio: float) -> Turns:
+    return Turns((0.01, 0.01), (0.01 * ratio, 0.01 * ratio))
+
+
+def run(
+    trial: Trial, *ratios: float, plan: Plan | None = None, start_s: float = 2.0, own_s: float = 2.0
+) -> None:
+    """Let a trial live through restarts with some ratios."""
+    for ratio in ratios:
+        assert trial.wants(1)
+        trial.add(1, turns(ratio))
+        trial.spent_s += own_s
+        trial.close_restart(ended(call()), ended(call()), plan or Plan(), start_s)
+
+
+def only(trial: Trial) -> Any:
+    (comparison,) = trial.comparisons()
+    return comparison
+
+
+@pytest.mark.parametrize(
+    ("around", "change"),
+    [(1.2, Change.SLOWER), (1 / 1.2, Change.FASTER), (1.0, Change.SAME)],
+)
+def test_six_restarts_may_be_enough(around: float, change: Change) -> None:
+    """Five never are."""
+    trial = Trial("t")
+    run(trial, *[around * luck for luck in (0.995, 1.005, 1.0, 0.997, 1.003)])
+    assert not trial.decided
+    run(trial, around)
+    assert trial.decided
+    assert only(trial).change is change
+    assert only(trial).timing.ratio.value == pytest.approx(around, rel=1e-3)
+    assert (only(trial).timing.base_s, only(trial).timing.head_s) == (
+        0.01,
+        pytest.approx(0.01 * around, rel=0.01),
+    )
+    assert only(trial).base == only(trial).head == (FLOPS,)
+
+
+def test_an_undecided_one_goes_on_until_time_is_up() -> None:
+    """A restart takes 4 s here, of which half is the start: fifteen fit into a minute."""
+    trial = Trial("t")
+    restarts = 0
+    while not trial.decided:
+        run(trial, 1.3 if restarts % 2 else 1.0)
+        restarts += 1
+    assert restarts == 15
+    assert only(trial).change is Change.INCONCLUSIVE
+    assert len(only(trial).timing.logs) == 15
+
+
+def test_the_time_of_restarts_decides_how_often_to_look_before_the_first_look() -> None:
+    """A machine that is slower later changes nothing, or luck would choose the number."""
+    trial = Trial("t")
+    run(trial, *[1.0, 1.3] * 3)
+    assert trial.planned == 9
+    run(trial, *[1.0, 1.3] * 4, own_s=100)
+    assert not trial.decided
+    assert trial.planned == 15
+
+
+def test_six_restarts_are_made_whatever_they_take() -> None:
+    """And the one look then has the whole error to spend."""
+    trial = Trial("t")
+    run(trial, *[1.0, 1.01] * 3, own_s=100)
+    assert trial.decided
+    half = 4.0321 * math.log(1.01) / 2 * math.sqrt(6 / 5) / math.sqrt(6)
+    assert only(trial).timing.ratio.high == pytest.approx(1.01**0.5 * math.exp(half), rel=1e-6)
+
+
+def test_an_inconclusive_one_says_how_long_it_would_take() -> None:
+    """Half a sentence to copy, and enough where it is followed."""
+    trial = Trial("t")
+    run(trial, *[1.0, 1.2] * 4, plan=Plan(max_time_s=32))
+    comparison = only(trial)
+    assert comparison.change is Change.INCONCLUSIVE
+    told = re.fullmatch(r"give it longer: --max-time=(\d+)", comparison.remedy)
+    assert told is not None
+    longer = Trial("t")
+    ratios = [1.0, 1.2] * 200
+    while not longer.decided:
+        run(longer, ratios.pop(), plan=Plan(max_time_s=float(told[1])))
+    assert only(longer).change is Change.SLOWER
+
+
+def test_at_the_threshold_itself_no_time_is_enough() -> None:
+    """Another threshold is, or a quieter machine."""
+    trial = Trial("t")
+    run(trial, *[1.05 * 1.1, 1.05 / 1.1] * 4, plan=Plan(max_time_s=32))
+    assert only(trial).remedy.startswith("it is too noisy, or too close to the threshold")
+
+
+@pytest.mark.parametrize(
+    ("base", "head", "change", "reason"),
+    [
+        (ended(call()), FAILED, Change.UNMEASURED, "it fails in head: AssertionError: 3 != 4"),
+        (FAILED, ended(call()), Change.UNMEASURED, "it fails in base: AssertionError: 3 != 4"),
+        (FAILED, SKIPPED, Change.UNMEASURED, "it fails in base: AssertionError: 3 != 4"),
+        (SKIPPED, SKIPPED, Change.SKIPPED, "no weights here"),
+        (SKIPPED, ended(call()), Change.ONLY_IN_HEAD, "skipped in base: no weights here"),
+        (ended(call()), SKIPPED, Change.ONLY_IN_BASE, "skipped in head: no weights here"),
+        (ended(lacking=[NO_GPU]), ended(lacking=[NO_GPU]), Change.SKIPPED, NO_GPU["reason"]),
+        (
+            ended(call()),
+            ended(lacking=[NO_GPU]),
+            Change.ONLY_IN_BASE,
+            f"skipped in head: {NO_GPU['reason']}",
+        ),
+        (ended(call()), ended(lacking=[LACKS]), Change.UNMEASURED, f"head: {LACKS['reason']}"),
+        (
+            ended(call(), lacking=[LACKS]),
+            ended(call(), lacking=[LACKS]),
+            Change.UNMEASURED,
+            f"base: {LACKS['reason']}",
+        ),
+        (ended(), ended(), Change.SKIPPED, "it runs no model: the budget that it inherits"),
+    ],
+)
+def test_what_cannot_be_compared_says_why(
+    base: dict[str, Any], head: dict[str, Any], change: Change, reason: str
+) -> None:
+    """A failing test and one that cannot be timed are unmeasured; what both skip is let be."""
+    trial = Trial("t")
+    trial.close_restart(base, head, Plan(), 2.0)
+    assert trial.decided
+    assert not trial.wants(1)
+    assert only(trial).change is change
+    assert only(trial).reason.startswith(reason)
+
+
+def test_a_device_that_is_not_here_does_not_hide_what_is_measured() -> None:
+    """Budgets for two devices stand side by side."""
+    trial = Trial("t")
+    trial.add(1, turns(1.0))
+    both = ended(call(), lacking=[NO_GPU])
+    trial.close_restart(both, both, Plan(), 2.0)
+    assert not trial.decided
+
+
+def test_the_story_of_a_failure_is_kept() -> None:
+    """For whoever asks why."""
+    trial = Trial("t")
+    trial.close_restart(FAILED, ended(call()), Plan(), 2.0)
+    assert only(trial).output == "the whole story"
+
+
+def test_a_failure_in_a_later_restart_counts() -> None:
+    """A test that fails now and then is no measure of anything."""
+    trial = Trial("t")
+    run(trial, 1.0, 1.0)
+    trial.close_restart(ended(call()), FAILED, Plan(), 2.0)
+    assert only(trial).change is Change.UNMEASURED
+
+
+def test_calls_that_only_one_side_makes_are_told() -> None:
+    """Beside those that both make."""
+    trial = Trial("t")
+    for _ in range(6):
+        trial.add(1, turns(1.0))
+        trial.close_restart(
+            ended(call(1, call=1)), ended(call(1, call=1), call(2, call=2)), Plan(), 2.0
+        )
+    assert [(c.call, c.change) for c in trial.comparisons()] == [
+        (1, Change.SAME),
+        (2, Change.ONLY_IN_HEAD),
+    ]
+
+
+def test_a_call_that_is_not_made_every_time_is_unmeasured() -> None:
+    """Its restarts would not be the others'."""
+    trial = Trial("t")
+    run(trial, 1.0)
+    trial.close_restart(ended(call()), ended(call()), Plan(), 2.0)
+    assert only(trial).change is Change.UNMEASURED
+    assert "not made in every run" in only(trial).reason
+
+
+def test_a_decided_call_is_not_timed_again() -> None:
+    """While another of its test is still open."""
+    trial = Trial("t")
+    both = ended(call(1, call=1), call(2, call=2))
+    for restart in range(6):
+        trial.add(1, turns(1.0))
+        trial.add(2, turns(1.3 if restart % 2 else 1.0))
+        trial.spent_s += 2
+        trial.close_restart(both, both, Plan(), 2.0)
+    assert not trial.decided
+    assert (trial.wants(1), trial.wants(2)) == (False, True)
+    assert trial.comparisons()[0].change is Change.SAME
+
+
+def test_each_call_is_looked_at_by_its_own_plan() -> None:
+    """One that was decided early does not count for the other."""
+    trial = Trial("t")
+    both = ended(call(1, call=1), call(2, call=2))
+    while not trial.decided:
+        if trial.wants(1):
+            trial.add(1, turns(1.0))
+        trial.add(2, turns(1.3 if trial.restarts % 2 else 1.0))
+        trial.spent_s += 2
+        trial.close_restart(both, both, Plan(), 2.0)
+    assert [len(c.timing.logs) for c in trial.comparisons() if c.timing] == [6, 15]

@@ -1,0 +1,289 @@
+"""Sessions with sampled budgets: tests and measurements take turns, on the whole machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_nnscale.timing.board import Board
+from pytest_nnscale.timing.hold import ALONE
+from pytest_nnscale.timing.quiet import VARIABLE, Quiet
+
+MODEL = "\nmodel = nn.Linear(2, 2)\nx = torch.ones(1, 2)\n"
+SAMPLED = MODEL + "\n@pytest.mark.max_latency_ms(10000)\ndef test_it(): model(x)\n"
+WAITED = "waited 0.3 s for a quiet machine, and still there: another session's test (process "
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let sessions meet in a place of their own, and return where they do."""
+    place = tmp_path / "machine"
+    place.mkdir()
+    monkeypatch.setenv("TMPDIR", str(place))
+    monkeypatch.setattr("tempfile.tempdir", str(place))
+    monkeypatch.delenv(VARIABLE, raising=False)
+    return Board.of_user().folder
+
+
+@pytest.fixture
+def busy(machine: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Another session of this user runs a test."""
+    with Quiet(folder=machine).testing("another session's test"):
+        monkeypatch.delenv(VARIABLE)
+        yield
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize("workers", [(), ("-n2",)], ids=["one process", "two workers"])
+@pytest.mark.parametrize("source", ["flag", "ini"])
+@pytest.mark.usefixtures("busy")
+def test_a_budget_that_waited_too_long_is_red(suite: Any, workers: Any, source: str) -> None:
+    """Sessions on one machine take turns; the message names the test that did not end."""
+    flags, ini = ["--nnscale-max-wait=0.3"], ""
+    if source == "ini":
+        flags, ini = [], "nnscale_max_wait = 0.3"
+    result = suite(SAMPLED, *flags, *workers, ini=ini)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert f"{WAITED}{os.getpid()})" in result.stdout.str()
+    assert "let it end first, or wait longer: --nnscale-max-wait" in result.stdout.str()
+    assert "1 budget: 0 within, 0 over, 0 inconclusive, 1 unmeasured" in result.outlines
+
+
+@pytest.mark.usefixtures("busy")
+def test_tests_wait_for_no_test(suite: Any) -> None:
+    """Only measurements hold anybody off."""
+    source = SAMPLED + "\ndef test_plain(): pass\n"
+    result = suite(source, "-k", "plain", "--nnscale-max-wait=60")
+    assert result.ret == pytest.ExitCode.OK
+
+
+@pytest.mark.parametrize("where", ["the body", "a fixture"])
+@pytest.mark.usefixtures("busy")
+def test_a_mark_that_arrives_late_waits_too(suite: Any, where: str) -> None:
+    """No test of its session holds, but what is measured needs the machine."""
+    add = "request.node.add_marker(pytest.mark.max_latency_ms(10000))"
+    source = f"def test_it(request):\n    {add}\n    model(x)\n"
+    if where == "a fixture":
+        source = (
+            f"@pytest.fixture\ndef marked(request): {add}\n"
+            "def test_it(marked, nnscale): nnscale(model, x)\n"
+        )
+    result = suite(MODEL + source, "--nnscale-max-wait=0.3")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert WAITED in result.stdout.str()
+
+
+CALLS = """
+import time
+
+def told(what, begun_s):
+    with open("told.txt", "a") as out:
+        out.write(f"{what} {begun_s} {time.monotonic()}\\n")
+
+class Slow(nn.Module):
+    def forward(self, x):
+        begun_s = time.monotonic()
+        time.sleep(0.01)
+        told("call", begun_s)
+        return x + 1
+
+@pytest.mark.max_latency_ms(500)
+def test_measured(nnscale):
+    nnscale(Slow(), torch.ones(1))
+
+@pytest.fixture
+def slow():
+    begun_s = time.monotonic()
+    time.sleep(0.05)
+    yield
+    time.sleep(0.05)
+    told("plain", begun_s)
+
+@pytest.mark.parametrize("n", range(8))
+def test_plain(slow, n):
+    time.sleep(0.05)
+"""
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_no_worker_is_inside_a_test_while_another_measures(
+    suite: Any, pytester: pytest.Pytester, workers: int
+) -> None:
+    """Setup and teardown included; the call that is the test's own runs beside others."""
+    result = suite(CALLS, f"-n{workers}")
+    assert result.ret == pytest.ExitCode.OK
+    rows = [line.split() for line in (pytester.path / "told.txt").read_text().splitlines()]
+    times = {
+        kind: [(float(begun), float(ended)) for what, begun, ended in rows if what == kind]
+        for kind in ("call", "plain")
+    }
+    _, *repeats = times["call"]
+    begun_s, ended_s = repeats[0][0], repeats[-1][1]
+    assert len(times["plain"]) == 8
+    assert len(repeats) > 5
+    assert not [plain for plain in times["plain"] if plain[0] < ended_s and plain[1] > begun_s]
+
+
+@pytest.mark.parametrize("workers", [(), ("-n2",)], ids=["one process", "two workers"])
+def test_every_test_of_such_a_session_holds_from_setup_to_teardown(
+    suite: Any, workers: Any
+) -> None:
+    """Those without budgets, too: what they do would be noise."""
+    result = suite(
+        SAMPLED
+        + f"""
+import os
+
+@pytest.fixture
+def around():
+    assert os.environ.get({VARIABLE!r})
+    yield
+    assert os.environ.get({VARIABLE!r})
+
+@pytest.mark.parametrize("n", range(4))
+def test_plain(around, n):
+    assert os.environ.get({VARIABLE!r})
+""",
+        *workers,
+    )
+    assert result.ret == pytest.ExitCode.OK
+    result.assert_outcomes(passed=5)
+
+
+def test_a_session_without_sampled_budgets_pays_nothing(suite: Any, machine: Path) -> None:
+    """Nothing is imported, nothing locked, nothing made."""
+    conftest = f"""
+        import os, sys
+
+        def pytest_unconfigure(config):
+            names = [n for n in sys.modules if n.startswith("pytest_nnscale.timing")]
+            print("loaded:", names, {VARIABLE!r} in os.environ)
+        """
+    exact = SAMPLED.replace("max_latency_ms", "max_flops")
+    result = suite(exact, "-s", conftest=conftest, subprocess=True)
+    assert result.ret == pytest.ExitCode.OK
+    assert "loaded: [] False" in result.stdout.str()
+    assert not machine.exists()
+    result = suite(SAMPLED, "-s", conftest=conftest, subprocess=True)
+    assert "pytest_nnscale.timing.quiet" in result.stdout.str()
+    assert machine.exists()
+
+
+@pytest.mark.parametrize("chosen", [("-k", "exact"), ("--collect-only",)])
+def test_what_is_not_run_makes_nobody_wait(suite: Any, machine: Path, chosen: Any) -> None:
+    """A sampled budget that is deselected, or only listed."""
+    exact = "\n@pytest.mark.max_flops(100)\ndef test_exact(): model(x)\n"
+    result = suite(SAMPLED + exact, *chosen)
+    assert result.ret == pytest.ExitCode.OK
+    assert not machine.exists()
+
+
+INNER = '''
+pytest_plugins = ["pytester"]
+INNER = """
+import pytest
+import torch
+
+model, x = torch.nn.Linear(2, 2), torch.ones(1, 2)
+
+@pytest.mark.parametrize("n", range(2))
+@pytest.mark.max_latency_ms(10000)
+def test_it(n):
+    model(x)
+
+def test_plain():
+    pass
+"""
+
+def run(pytester, how):
+    pytester.makepyfile(INNER)
+    words = ["-p", "no:cacheprovider", "--nnscale-max-wait=20", "--nnscale-max-time=1"]
+    if how == "workers":
+        words += ["-n2"]
+    run = pytester.runpytest_inprocess if how == "inprocess" else pytester.runpytest_subprocess
+    result = run(*words)
+    result.assert_outcomes(passed=3)
+    assert "2 budgets: 2 within" in result.stdout.str()
+'''
+HOW = ["inprocess", "subprocess", "workers"]
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_session_inside_a_test_does_not_wait_for_it(suite: Any, how: str) -> None:
+    """Tests of pytest plugins run pytest: in their own process, in another, with workers."""
+    result = suite(
+        SAMPLED + INNER + f"\ndef test_outer(pytester): run(pytester, {how!r})\n",
+        "--nnscale-max-wait=30",
+        subprocess=True,
+    )
+    assert result.ret == pytest.ExitCode.OK, result.stdout.str()
+    result.assert_outcomes(passed=2)
+
+
+@pytest.mark.slow
+def test_workers_whose_tests_run_sessions_take_turns(suite: Any) -> None:
+    """Each inner measurement waits for the other worker's test, and neither for its own."""
+    outer = f"""
+@pytest.mark.parametrize("how", {HOW * 2})
+def test_outer(pytester, how): run(pytester, how)
+"""
+    result = suite(SAMPLED + INNER + outer, "-n2", "--nnscale-max-wait=60", subprocess=True)
+    assert result.ret == pytest.ExitCode.OK, result.stdout.str()
+    result.assert_outcomes(passed=7)
+
+
+ENDED = """
+class Ends(nn.Module):
+    calls = 0
+    def forward(self, x):
+        self.calls += 1
+        if self.calls == 3:
+            {how}
+        return x + 1
+
+@pytest.mark.max_latency_ms(10000)
+def test_ends(nnscale):
+    nnscale(Ends(), torch.ones(1))
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [
+        ("raise KeyboardInterrupt", pytest.ExitCode.INTERRUPTED),
+        ("pytest.fail('enough')", pytest.ExitCode.TESTS_FAILED),
+        ("raise ValueError('no more')", pytest.ExitCode.TESTS_FAILED),
+        ("import os; os.kill(os.getpid(), 9)", -9),
+    ],
+)
+def test_a_session_that_ended_while_it_measured_holds_nobody_off(
+    suite: Any, machine: Path, how: str, code: int
+) -> None:
+    """However it ended."""
+    result = suite(ENDED.format(how=how), subprocess=True)
+    assert result.ret == code
+    with Quiet(0.5, folder=machine).measuring(ALONE):
+        pass
+
+
+def test_a_worker_that_is_killed_while_it_measures_holds_nobody_off(suite: Any) -> None:
+    """xdist starts another worker, and that and the rest of the session go on."""
+    rest = "\n@pytest.mark.parametrize('n', range(4))\ndef test_plain(n): pass\n"
+    source = ENDED.format(how="import os; os.kill(os.getpid(), 9)") + SAMPLED + rest
+    result = suite(source, "-n2", "--nnscale-max-wait=60")
+    result.assert_outcomes(passed=5, failed=1)
+    assert "crashed while running" in result.stdout.str()
+    assert "within" in result.stdout.str()
+
+
+def test_locks_are_not_in_the_log_of_a_test(suite: Any) -> None:
+    """Also not where everything is logged."""
+    source = SAMPLED.replace("max_latency_ms(10000)", "max_latency_ms(0.000001)")
+    result = suite(source, "--log-level=DEBUG")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "needs" in result.stdout.str()
+    assert "log call" not in result.stdout.str()
