@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import math
 import sys
 from collections.abc import Generator
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -28,6 +30,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     for spec in marks.MARKS:
         config.addinivalue_line("markers", spec.help)
+    config.stash[keys.ENDING] = ExitStack()
+    config.add_cleanup(config.stash[keys.ENDING].close)
     # pytest only warns of keys that nobody knows; a budget under a misspelt one would be off.
     unknown: set[str] = getattr(config, "_get_unknown_ini_keys", set)()
     try:
@@ -173,11 +177,23 @@ class _TakesTurns:
 
     def __init__(self, quiet: Quiet) -> None:
         self._quiet = quiet
+        self._has_run = False
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        self._has_run = True
         with self._quiet.testing(item.nodeid):
             return (yield)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        # Where torch is loaded, pytest collects garbage for a second when a session ends, and other
+        # workers may still measure.
+        if self._has_run and exitstatus != pytest.ExitCode.INTERRUPTED:
+            ending = session.config.stash[keys.ENDING]
+            ending.enter_context(self._quiet.testing("the end of a session"))
+            if hasattr(session.config, "workeroutput"):  # its process ends with it
+                atexit.register(ending.pop_all().close)
 
 
 class _Listener:

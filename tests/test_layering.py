@@ -87,8 +87,8 @@ ROOMS: dict[str, set[str]] = {
 
 # The only files that may import pytest when they run.
 WITH_PYTEST = {
-    "ab/worker", "benchmarked", "body", "collecting", "decorators", "enforcing", "failure", "fixtures",
-    "hookspec", "keys", "plugin", "report/progress", "target",
+    "ab/timer", "ab/worker", "benchmarked", "body", "collecting", "decorators", "enforcing",
+    "failure", "fixtures", "hookspec", "keys", "plugin", "report/progress", "target",
 }  # fmt: skip
 # Where a heavy module may be imported at the top: files that are themselves imported in functions.
 AT_HOME: dict[str, tuple[str, ...]] = {"torch": ("counting/",), "typer": ("cli", "ab/command", "ab/calibrate")}

@@ -12,28 +12,23 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pytest_nnscale import keys
-from pytest_nnscale.ab.channel import PROTOCOL, VARIABLE, Channel, Closed, Message
+from pytest_nnscale.ab.channel import PROTOCOL, VARIABLE, Channel, Message
 from pytest_nnscale.ab.origins import find_stranger, installed_copies, loaded_files, own_names
+from pytest_nnscale.ab.timer import EXACT, Command, Timer
 from pytest_nnscale.budget import Budget, Verdict
-from pytest_nnscale.measurement import Measurement, Metric
+from pytest_nnscale.measurement import Metric
 
 # What limits the time of a call, in one way or another.
 _OF_TIME = (Metric.LATENCY, Metric.RATIO, Metric.EFFICIENCY)
-EXACT = (Metric.FLOPS, Metric.KERNELS, Metric.MEMORY, Metric.PARAMS, Metric.SIZE)
 _NO_LIMIT = float("inf")
-_TRACED = (
-    "something follows every line of Python here, such as coverage or a debugger",
-    "leave it out: nnscale ab BASE -- --no-cov",
-)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -95,9 +90,8 @@ class Worker:
         )
         told = self._command.hear()
         chosen = [sampled[nodeid] for nodeid in told.get("tests", ())]
-        session.config.hook.pytest_deselected(
-            items=[item for item in session.items if item not in chosen]
-        )
+        left_out = set(session.items).difference(chosen)
+        session.config.hook.pytest_deselected(items=[*left_out])
         session.items[:] = chosen
         for item in chosen:
             budgets = item.stash[keys.BUDGETS]
@@ -170,118 +164,6 @@ _ALONE: dict[str, object] = {
 }
 
 
-class Command:
-    """The other end of the channel; once it is gone the session ends."""
-
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-
-    def tell(self, message: Message) -> None:
-        """Send a message."""
-        try:
-            self._channel.send(message)
-        except Closed:
-            pytest.exit("nnscale ab has ended", returncode=2)
-
-    def hear(self) -> Message:
-        """Wait for a message."""
-        try:
-            return self._channel.receive() or {}
-        except Closed:
-            pytest.exit("nnscale ab has ended", returncode=2)
-
-
-class Timer:
-    """Stands in for the meter of latency: the command says how often to call, and when."""
-
-    def __init__(self, command: Command) -> None:
-        self._command = command
-        self._item: pytest.Item | None = None
-        self._last: Callable[[], object] | None = None
-        self._found: Measurement | None = None
-        self._ordinal = 0
-
-    def begin(self, item: pytest.Item) -> None:
-        """Begin with the first call of a test."""
-        self._item, self._last, self._found, self._ordinal = item, None, None, 0
-
-    def __call__(
-        self,
-        call: Callable[[], object],
-        *,
-        quantile: float,  # noqa: ARG002 - whatever is asked, the two sides' medians are compared
-        device: str,
-    ) -> Measurement:
-        """Time a call as the command says; a call with several budgets is timed once."""
-        if self._found is not None and call == self._last:
-            return self._found
-        self._ordinal += 1
-        self._last = call
-        self._found = self._serve(call, device)
-        return self._found
-
-    def calls_with(self, verdicts: Sequence[Verdict]) -> list[Message]:
-        """Return what was timed in a test, and what was counted of each call."""
-        calls = []
-        for ordinal in range(1, self._ordinal + 1):
-            timed = [v for v in verdicts if v.measurement.method == _method(ordinal)]
-            if not timed:
-                continue  # it was timed, and then the test failed
-            at = timed[0]
-            exact = [
-                v.measurement.to_dict()
-                for v in verdicts
-                if v.budget.metric in EXACT
-                and (v.call, v.budget.phase) == (at.call, at.budget.phase)
-            ]
-            calls.append(
-                {
-                    "ordinal": ordinal,
-                    "call": at.call,
-                    "phase": at.budget.phase,
-                    "subject": at.measurement.subject,
-                    "exact": exact,
-                }
-            )
-        return calls
-
-    def _serve(self, call: Callable[[], object], device: str) -> Measurement:
-        from pytest_nnscale.garbage import collected_later
-        from pytest_nnscale.timing.devices import clock_for
-
-        if _is_followed():
-            reason, remedy = _TRACED
-            return Measurement.nothing(Metric.LATENCY, reason=reason, remedy=remedy)
-        self._stop_timeout()
-        clock = clock_for(device)
-        self._command.tell({"is": "ready", "ordinal": self._ordinal, "device": device})
-        found = Measurement.exact(Metric.LATENCY, 0, method=_method(self._ordinal))
-        while True:
-            told = self._command.hear()
-            if told.get("do") != "time":
-                return found
-            try:
-                with collected_later():
-                    seconds = clock.times_s(call, calls=told["calls"], batches=told["samples"])
-            except Exception as error:
-                reason = f"the call cannot be repeated: {type(error).__name__}: {error}"
-                found = Measurement.nothing(Metric.LATENCY, reason=reason)
-                self._command.tell({"is": "seconds", "seconds": None, "reason": reason})
-            else:
-                self._command.tell({"is": "seconds", "seconds": seconds})
-
-    def _stop_timeout(self) -> None:
-        """Stop the clock of pytest-timeout: a test that waits for its turn does not hang."""
-        assert self._item is not None
-        cancel = getattr(self._item.config.hook, "pytest_timeout_cancel_timer", None)
-        if cancel is not None:
-            cancel(item=self._item)
-
-
-def _method(ordinal: int) -> str:
-    return f"timed by turns, {ordinal}"
-
-
 def _timed(item: pytest.Item) -> bool:
     return any(budget.metric in _OF_TIME for budget in item.stash.get(keys.BUDGETS, ()))
 
@@ -321,16 +203,6 @@ def _ending(reports: Sequence[pytest.TestReport]) -> Message:
             why = where[2] if isinstance(where, tuple) else getattr(report, "wasxfail", "")
             return {"outcome": "skipped", "why": str(why or "xfail"), "text": ""}
     return {"outcome": "passed", "why": "", "text": ""}
-
-
-def _is_followed() -> bool:
-    """Tell whether a tracer or a profiler is called for every line or call of Python."""
-    if sys.gettrace() is not None or sys.getprofile() is not None:
-        return True
-    monitoring: Any = getattr(sys, "monitoring", None)  # since Python 3.12
-    return monitoring is not None and any(
-        monitoring.get_events(tool) for tool in range(6) if monitoring.get_tool(tool)
-    )
 
 
 def _versions() -> dict[str, str]:

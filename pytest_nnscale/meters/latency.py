@@ -90,17 +90,10 @@ def measure_latency(
 
 
 def _too_few(taken: Samples, quantile: float, confidence: float) -> Measurement:
-    calls = len(taken.seconds) * taken.calls_per_sample
     least = least_samples(quantile, confidence) * taken.calls_per_sample
     each = format_quantity(taken.estimate_s, SECONDS)
     asked = f"p{100 * quantile:g} at {100 * confidence:g} %"
-    if calls:
-        reason = (
-            f"{asked}: {calls} calls of about {each} depend so much on their neighbours that they "
-            "say too little"
-        )
-    else:
-        reason = f"{asked} needs {least} calls of about {each}, and there was no time for so many"
+    reason = f"{asked} needs {least} calls of about {each}, and there was no time for so many"
     return Measurement.nothing(
         Metric.LATENCY,
         reason=reason,

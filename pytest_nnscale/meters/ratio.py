@@ -59,13 +59,9 @@ def measure_ratio(
             remedy="hand over calls that can run many times",
         )
     if taken.interval is None:
-        few = "too few turns of both fit into the time given"
-        many = (
-            f"{len(taken.ratios)} turns depend so much on their neighbours that they say too little"
-        )
         return Measurement.nothing(
             Metric.RATIO,
-            reason=many if taken.ratios else few,
+            reason="too few turns of both fit into the time given",
             remedy=f"give it longer: --nnscale-max-time={time_for(taken.needed_s):g}",
         )
     lower, upper, blocks, size, drifting = taken.interval

@@ -19,15 +19,13 @@ from pytest_nnscale.measurement import Measurement, Metric
 from pytest_nnscale.meters.effort import Effort
 from pytest_nnscale.timing.clock import Clock, WallClock
 from pytest_nnscale.timing.conditions import conditions
-from pytest_nnscale.timing.interval import Interval, running_interval, sample_quantile
+from pytest_nnscale.timing.interval import running_interval, sample_quantile
 from pytest_nnscale.timing.sampling import time_for
 from pytest_nnscale.timing.sequence import least_samples
 from pytest_nnscale.units import SECONDS, format_quantity
 
 # Of fewer the interval is so wide that hardly a budget is decided by it.
 _TELLING_ROUNDS = 30
-# Simulated in the tests: of runs of an AR(1) process of 0.9 less than 1 % lie outside.
-_WIDER = 1.5
 _MOST_ROUNDS = 1000
 
 
@@ -63,7 +61,8 @@ def measure_rounds(rounds: Rounds, *, quantile: float, confidence: float) -> Mea
             f"and there were {n}{each}",
             remedy=rounds.more(max(_TELLING_ROUNDS, least)),
         )
-    interval = running_interval(rounds.seconds, quantile, confidence) or _widest(rounds.seconds)
+    interval = running_interval(rounds.seconds, quantile, confidence)
+    assert interval is not None  # there are rounds enough
     several = f" of {rounds.calls_per_round} calls" if rounds.calls_per_round > 1 else ""
     blocks = ""
     if interval.drifting:
@@ -80,16 +79,6 @@ def measure_rounds(rounds: Rounds, *, quantile: float, confidence: float) -> Mea
         notes=(f"{n} rounds{several} by {rounds.source}{blocks}",),
         remedy=rounds.more(2 * n),
     )
-
-
-def _widest(seconds: Sequence[float]) -> Interval:
-    """Return where a quantile lies if the machine drifts on: all that was seen, and beyond it.
-
-    For rounds that are too few for blocks that do not depend on each other; no more can be had.
-    """
-    low, high = min(seconds), max(seconds)
-    wider = _WIDER * (high - low)
-    return Interval(max(0.0, low - wider), high + wider, 1, len(seconds), drifting=True)
 
 
 class Dressed(Protocol):

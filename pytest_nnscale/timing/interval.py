@@ -28,8 +28,8 @@ from pytest_nnscale.timing.sequence import least_samples, surely_above, surely_b
 # then wider on each side by the spread of all, this many times. Simulated in the tests: of runs of an
 # AR(1) process of 0.9 that were stopped when they looked decided, less than 1 % were wrong.
 _TELLING, _WIDER = 30, 1.5
-# So many times the least number of samples have to be there before it is called a drift.
-_MANY = 4
+# Of samples that all depend on their neighbours so many times the least number are many.
+_MANY, _MUCH_WIDER = 4, 6.0
 
 
 class Interval(NamedTuple):
@@ -50,8 +50,8 @@ def running_interval(
 ) -> Interval | None:
     """Return the interval that holds the quantile with `confidence` at all times together, or None.
 
-    None where blocks that are hardly correlated are too few: see `sequence.least_samples`. Of a
-    median, where there are many and all are correlated, it reaches as far beyond them as a drift may.
+    None where samples are too few: see `sequence.least_samples`. Where even large blocks are
+    correlated, it reaches as far beyond all of them as a drift may.
     """
     least = least_samples(quantile, confidence)
     size = 1
@@ -60,17 +60,25 @@ def running_interval(
         if lag_correlation(medians) < CORRELATED:
             return _enclosing(samples, medians, size, quantile, confidence)
         size = 2 * size + 1
-    if quantile == 0.5 and len(samples) >= _MANY * least:
-        return _around_a_drift(samples, (size - 1) // 2)
-    return None
+    if len(samples) < least:
+        return None
+    return _around_a_drift(samples, (size - 1) // 2, quantile, many=len(samples) >= _MANY * least)
 
 
-def _around_a_drift(samples: Sequence[float], size: int) -> Interval:
-    """Return where the median lies if the machine drifts on, by no more than it has so far."""
-    medians = medians_of_blocks(samples, size)
-    least, most = min(medians), max(medians)
-    wider = _WIDER * (most - least)
-    return Interval(max(0.0, least - wider), most + wider, len(medians), size, drifting=True)
+def _around_a_drift(
+    samples: Sequence[float], size: int, quantile: float, *, many: bool
+) -> Interval:
+    """Return where the quantile lies if the machine drifts on, by no more than it has so far.
+
+    Of few samples that is several times as far, so that only a limit far away is decided.
+    """
+    values = medians_of_blocks(samples, size)
+    blocks = len(values)
+    if quantile != 0.5:
+        values = [*samples]
+    least, most = min(values), max(values)
+    wider = (_WIDER if many else _MUCH_WIDER) * (most - least)
+    return Interval(max(0.0, least - wider), most + wider, blocks, size, drifting=True)
 
 
 class Looks:

@@ -80,5 +80,4 @@ def sample_ratio(
         limit=limit,
         look=look,
     )
-    needed_s = 2 * max(left_s, least * turn_s) if interval is None else spent_s
-    return Ratios(tuple(ratios), tuple(new_s), tuple(old_s), interval, needed_s)
+    return Ratios(tuple(ratios), tuple(new_s), tuple(old_s), interval, spent_s)

@@ -88,9 +88,6 @@ def sample(
         look=look,
     )
     seconds, interval, spent_s = found
-    if interval is None:
-        # They depend on their neighbours: with blocks twice as large there would be enough.
-        needed_s = 2 * max(left_s, needed_s)
     each_s = sample_quantile(seconds, 0.5)
     return Samples(
         tuple(seconds), calls, interval, each_s, spent_s, needed_s, warm_up_calls, denormal

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from pytest_nnscale.budget import Budget, Outcome, judge
 from pytest_nnscale.errors import CannotMeasure
 from pytest_nnscale.measurement import Measurement, Metric
 from pytest_nnscale.meters.effort import Effort
@@ -193,12 +194,14 @@ def test_less_confidence_needs_fewer_calls() -> None:
     assert len(lasting(0.2, max_time_s=2.0, confidence=0.9).samples) == 8
 
 
-def test_calls_that_depend_on_each_other_too_much_are_unmeasured() -> None:
-    """A machine that becomes slower all the time has no median."""
-    found = scripted((0.02 * 1.01**n for n in itertools.count()), max_time_s=1.0, limit_s=0.02)
-    assert found.unmeasured
-    assert "depend so much on their neighbours that they say too little" in found.reason
-    assert found.remedy.startswith("give it longer: --nnscale-max-time=")
+@pytest.mark.parametrize(("limit_s", "outcome"), [(0.03, Outcome.UNMEASURED), (9, Outcome.WITHIN)])
+def test_calls_that_drift_are_held_against_limits_far_away_alone(
+    limit_s: float, outcome: Outcome
+) -> None:
+    """A machine that becomes slower all the time has no median that a close limit could judge."""
+    found = scripted((0.02 * 1.01**n for n in itertools.count()), max_time_s=1.0, limit_s=limit_s)
+    assert "drifting from one of" in found.notes[0]
+    assert judge(Budget(Metric.LATENCY, limit_s), found) is outcome
 
 
 def remedied(duration_s: float) -> Measurement:

@@ -299,5 +299,5 @@ def test_too_little_time_is_red_and_says_how_long_it_takes(suite: Any) -> None:
     )
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     text = result.stdout.str()
-    assert "p50 at 99 % needs 8 calls" in text
+    assert "p50 at 99 % needs 12 calls" in text
     assert "--nnscale-max-time=" in text

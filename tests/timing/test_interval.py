@@ -309,10 +309,16 @@ def test_a_drift_is_held_to_go_on() -> None:
     assert found.upper > 3.0
 
 
-@pytest.mark.parametrize(("n", "quantile"), [(47, 0.5), (1000, 0.95)])
-def test_few_samples_that_drift_have_no_interval(n: int, quantile: float) -> None:
-    """Nor has a rare quantile, of which a drift tells too little."""
-    assert running_interval([1.0 + n / 1000 for n in range(n)], quantile, 0.99) is None
+@pytest.mark.parametrize(("n", "quantile"), [(12, 0.5), (47, 0.5), (150, 0.95)])
+def test_few_samples_that_drift_decide_on_limits_far_away_alone(n: int, quantile: float) -> None:
+    """Calls of about a second are no calls of two milliseconds, however they drift."""
+    spread = 0.001 * (n - 1)
+    found = running_interval([1.0 + k / 1000 for k in range(n)], quantile, 0.99)
+    assert found is not None
+    assert found.drifting
+    assert found.lower <= 1 - 5 * spread or found.lower == 0
+    assert found.upper >= 1 + 6 * spread
+    assert found.upper < 1 + 8 * spread
 
 
 @pytest.mark.parametrize("n", [0, 1, 11])
