@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import math
 import sys
 from collections.abc import Generator
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -30,8 +28,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     for spec in marks.MARKS:
         config.addinivalue_line("markers", spec.help)
-    config.stash[keys.ENDING] = ExitStack()
-    config.add_cleanup(config.stash[keys.ENDING].close)
     # pytest only warns of keys that nobody knows; a budget under a misspelt one would be off.
     unknown: set[str] = getattr(config, "_get_unknown_ini_keys", set)()
     try:
@@ -185,15 +181,14 @@ class _TakesTurns:
         with self._quiet.testing(item.nodeid):
             return (yield)
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self, exitstatus: int) -> Generator[None, object, object]:
         # Where torch is loaded, pytest collects garbage for a second when a session ends, and other
-        # workers may still measure.
-        if self._has_run and exitstatus != pytest.ExitCode.INTERRUPTED:
-            ending = session.config.stash[keys.ENDING]
-            ending.enter_context(self._quiet.testing("the end of a session"))
-            if hasattr(session.config, "workeroutput"):  # its process ends with it
-                atexit.register(ending.pop_all().close)
+        # workers may still measure. No longer than that: a worker lives on until all have ended.
+        if not self._has_run or exitstatus == pytest.ExitCode.INTERRUPTED:
+            return (yield)
+        with self._quiet.testing("the end of a session"):
+            return (yield)
 
 
 class _Listener:

@@ -102,13 +102,12 @@ class Run(NamedTuple):
 
 def make_repository(folder: Path) -> None:
     """Write the workloads, and a branch for each number of layers."""
+    git(folder, "init", "--quiet", "--initial-branch=base", ".")
     for branch in ("base", *MORE):
+        if branch != "base":
+            git(folder, "checkout", "--quiet", "-b", branch, "base")
         for name, text in FILES.items():
             (folder / name).write_text(text.replace("{layers}", str(MORE.get(branch, LAYERS))))
-        if branch == "base":
-            git(folder, "init", "--quiet", "--initial-branch=base", ".")
-        else:
-            git(folder, "checkout", "--quiet", "-b", branch, "base")
         git(folder, "add", *FILES)
         git(folder, "commit", "--quiet", "--allow-empty", "--message", branch)
 
