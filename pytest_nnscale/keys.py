@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,6 +25,7 @@ BENCHMARKED: pytest.StashKey[Benchmarked] = pytest.StashKey()
 EFFORT: pytest.StashKey[Effort] = pytest.StashKey()  # how sampled metrics are measured
 QUIET: pytest.StashKey[Quiet] = pytest.StashKey()  # what tests and measurements take turns by
 TIMED: pytest.StashKey[dict[str, Measurement]] = pytest.StashKey()  # tests others are held against
+ENDING: pytest.StashKey[ExitStack] = pytest.StashKey()  # what is let go when all is cleaned up
 TALLY: pytest.StashKey[Tally] = pytest.StashKey()
 
 # Names of user properties: they reach xdist's controller and JUnit by themselves.

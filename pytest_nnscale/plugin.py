@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Generator
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -28,6 +29,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     for spec in marks.MARKS:
         config.addinivalue_line("markers", spec.help)
+    config.stash[keys.ENDING] = ExitStack()
+    config.add_cleanup(config.stash[keys.ENDING].close)  # before those of others: it runs last
     # pytest only warns of keys that nobody knows; a budget under a misspelt one would be off.
     unknown: set[str] = getattr(config, "_get_unknown_ini_keys", set)()
     try:
@@ -181,14 +184,13 @@ class _TakesTurns:
         with self._quiet.testing(item.nodeid):
             return (yield)
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_sessionfinish(self, exitstatus: int) -> Generator[None, object, object]:
-        # Where torch is loaded, pytest collects garbage for a second when a session ends, and other
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        # Where torch is loaded, pytest collects garbage for a second in its last cleanup, and other
         # workers may still measure. No longer than that: a worker lives on until all have ended.
-        if not self._has_run or exitstatus == pytest.ExitCode.INTERRUPTED:
-            return (yield)
-        with self._quiet.testing("the end of a session"):
-            return (yield)
+        if self._has_run and exitstatus != pytest.ExitCode.INTERRUPTED:
+            ending = self._quiet.testing("the end of a session")
+            session.config.stash[keys.ENDING].enter_context(ending)
 
 
 class _Listener:

@@ -91,7 +91,10 @@ WITH_PYTEST = {
     "failure", "fixtures", "hookspec", "keys", "plugin", "report/progress", "target",
 }  # fmt: skip
 # Where a heavy module may be imported at the top: files that are themselves imported in functions.
-AT_HOME: dict[str, tuple[str, ...]] = {"torch": ("counting/",), "typer": ("cli", "ab/command", "ab/calibrate")}
+AT_HOME: dict[str, tuple[str, ...]] = {
+    "torch": ("counting/",),
+    "typer": ("cli", "ab/command", "ab/calibrate"),
+}
 WITHOUT_TORCH_AT_ALL = ("report/", "baseline/", "ab/", "units", "measurement", "budget", "marks", "options", "tally")  # fmt: skip
 HEAVY = ("torch", "pynvml", "plotly", "asv", "zeus", "numpy", "rich", "typer")
 

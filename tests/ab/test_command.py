@@ -28,6 +28,9 @@ from pytest_nnscale.exits import Exit
 if TYPE_CHECKING:
     from tests.ab.conftest import Project
 
+# Each starts workers, which load torch.
+pytestmark = pytest.mark.slow
+
 SIDE = Side("main (1234567890)", "1234567890ab", {"torch": "2.14"}, 2)
 TIMING = Timing(Ratio(1.2, 1.1, 1.3), 0.010, 0.012, (0.1,) * 6)
 

@@ -19,6 +19,9 @@ from pytest_nnscale.errors import BadOption, CannotCompare
 if TYPE_CHECKING:
     from tests.ab.conftest import Project
 
+# Each starts workers, which load torch.
+pytestmark = pytest.mark.slow
+
 INI = "[pytest]\nasyncio_default_fixture_loop_scope = function\n"
 QUICK = Plan(least=2, calls_s=0.1, max_time_s=0)
 MARK = "import pytest\n\n@pytest.mark.max_latency_ms(1)\n"

@@ -13,6 +13,9 @@ from pytest_nnscale.timing.board import Board
 from pytest_nnscale.timing.hold import ALONE
 from pytest_nnscale.timing.quiet import VARIABLE, Quiet
 
+# Most start several processes, each of which loads torch.
+pytestmark = pytest.mark.slow
+
 MODEL = "\nmodel = nn.Linear(2, 2)\nx = torch.ones(1, 2)\n"
 SAMPLED = MODEL + "\n@pytest.mark.max_latency_ms(10000)\ndef test_it(): model(x)\n"
 WAITED = "waited 0.3 s for a quiet machine, and still there: another session's test (process "
@@ -109,6 +112,24 @@ def test_plain(slow, n):
 """
 
 
+Spell = tuple[float, float]
+
+
+def measured_beside(told: Path, other: str) -> tuple[Spell, list[Spell]]:
+    """Return when it was measured, the test's own call apart, and when something else went on."""
+    times: dict[str, list[Spell]] = {"call": [], other: []}
+    for line in told.read_text().splitlines():
+        what, begun, ended = line.split()
+        times.setdefault(what, []).append((float(begun), float(ended)))
+    _, *repeats = times["call"]
+    assert len(repeats) > 5
+    return (repeats[0][0], repeats[-1][1]), times[other]
+
+
+def overlapping(measured: Spell, others: list[Spell]) -> list[Spell]:
+    return [other for other in others if other[0] < measured[1] and other[1] > measured[0]]
+
+
 @pytest.mark.parametrize("workers", [2, 4])
 def test_no_worker_is_inside_a_test_while_another_measures(
     suite: Any, pytester: pytest.Pytester, workers: int
@@ -116,16 +137,36 @@ def test_no_worker_is_inside_a_test_while_another_measures(
     """Setup and teardown included; the call that is the test's own runs beside others."""
     result = suite(CALLS, f"-n{workers}")
     assert result.ret == pytest.ExitCode.OK
-    rows = [line.split() for line in (pytester.path / "told.txt").read_text().splitlines()]
-    times = {
-        kind: [(float(begun), float(ended)) for what, begun, ended in rows if what == kind]
-        for kind in ("call", "plain")
-    }
-    _, *repeats = times["call"]
-    begun_s, ended_s = repeats[0][0], repeats[-1][1]
-    assert len(times["plain"]) == 8
-    assert len(repeats) > 5
-    assert not [plain for plain in times["plain"] if plain[0] < ended_s and plain[1] > begun_s]
+    measured, tests = measured_beside(pytester.path / "told.txt", "plain")
+    assert len(tests) == 8
+    assert not overlapping(measured, tests)
+
+
+LAST = """
+import pytest
+import time
+
+def busy():
+    begun_s = time.monotonic()
+    time.sleep(0.5)
+    with open("told.txt", "a") as out:
+        out.write(f"cleanup {begun_s} {time.monotonic()}\\n")
+
+@pytest.hookimpl(trylast=True)  # as pytest's own, which are there before any other plugin
+def pytest_configure(config):
+    if hasattr(config, "workerinput"):
+        config.add_cleanup(busy)
+"""
+
+
+def test_no_worker_cleans_up_while_another_measures(suite: Any, pytester: pytest.Pytester) -> None:
+    """pytest collects garbage in its last cleanup, which takes a second where torch is loaded."""
+    source = CALLS.replace("max_latency_ms(500)", "max_latency_ms(10.2)")
+    result = suite(source, "-n2", "-k", "measured or 0", "--nnscale-max-time=1", conftest=LAST)
+    assert "2 passed" in result.stdout.str() or "1 failed, 1 passed" in result.stdout.str()
+    measured, cleanups = measured_beside(pytester.path / "told.txt", "cleanup")
+    assert len(cleanups) == 2
+    assert not overlapping(measured, cleanups)
 
 
 @pytest.mark.parametrize("workers", [(), ("-n2",)], ids=["one process", "two workers"])
