@@ -186,8 +186,8 @@ class _TakesTurns:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        # Where torch is loaded, pytest collects garbage for a second in its last cleanup, and other
-        # workers may still measure. No longer than that: a worker lives on until all have ended.
+        # What plugins do at the end of a session takes a second or two, garbage collection included,
+        # and others may still measure. No longer than that: a worker lives on until all have ended.
         if self._has_run and exitstatus != pytest.ExitCode.INTERRUPTED:
             ending = self._quiet.testing("the end of a session")
             session.config.stash[keys.ENDING].enter_context(ending)

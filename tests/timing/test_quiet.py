@@ -27,6 +27,13 @@ A_WHILE_S = 0.3  # whoever has not answered by then is held off
 IN = "in"
 posix = pytest.mark.skipif(os.name == "nt", reason="needs fork, modes or signals of POSIX")
 
+
+@pytest.fixture(autouse=True)
+def _no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be called the same below xdist as without."""
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+
+
 PROGRAM = """
 import os, sys, time
 from contextlib import ExitStack
