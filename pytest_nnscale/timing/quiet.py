@@ -17,7 +17,8 @@ its measurements lend that test's hold together with their own.
 
 All waiting ends after `max_wait_s`. A measurement then is none, and a test goes on; whoever measures
 meanwhile is left a note, and throws away what it has found. What is not seen: sessions without
-sampled budgets, those of other users, and whatever else this machine is doing.
+sampled budgets, what any session does before its first test, those of other users, and whatever else
+this machine is doing.
 """
 
 from __future__ import annotations
