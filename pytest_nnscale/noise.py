@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pytest_nnscale.ab.student import student_quantile
-from pytest_nnscale.ceiling.store import Store, cache_folder
 from pytest_nnscale.fingerprint import take_fingerprint
+from pytest_nnscale.store import Store, cache_folder
+from pytest_nnscale.timing.student import student_quantile
 
 DEFINITION = "noise/1"
 

@@ -7,6 +7,7 @@ best bytes/s: the nearer bound is the longer of the two.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pytest_nnscale.ceiling.probes import (
@@ -16,13 +17,20 @@ from pytest_nnscale.ceiling.probes import (
     move_rate,
     product_rate,
 )
-from pytest_nnscale.ceiling.store import Store, cache_folder
 from pytest_nnscale.errors import CannotMeasure
-from pytest_nnscale.fingerprint import take_fingerprint
+from pytest_nnscale.fingerprint import Fingerprint, take_fingerprint
+from pytest_nnscale.store import Store, cache_folder
 from pytest_nnscale.timing.clock import Clock
 from pytest_nnscale.timing.devices import clock_for
 
+# The version of what is measured.
+DEFINITION = "ceiling/1"
 DTYPES = ("float32", "bfloat16", "float16", "float64")
+
+
+def ceilings_of(machine: Fingerprint, folder: Path | None = None) -> Store:
+    """Return the ceilings that are stored of a machine, in the user's cache or another folder."""
+    return Store(folder or cache_folder(), machine, kind="ceilings", definition=DEFINITION)
 
 
 class Attainable(NamedTuple):
@@ -44,7 +52,7 @@ class Roofline:
         self, device: str = "cpu", *, store: Store | None = None, clock: Clock | None = None
     ) -> None:
         self._device = device
-        self._store = store or Store(cache_folder(), take_fingerprint(device))
+        self._store = store or ceilings_of(take_fingerprint(device))
         self._clock = clock
         self._known: dict[str, float] = {}
         self._anew = False

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from pytest_nnscale.ceiling import roofline as room
-from pytest_nnscale.ceiling.roofline import Attainable, Roofline
-from pytest_nnscale.ceiling.store import Store
+from pytest_nnscale.ceiling.roofline import Attainable, Roofline, ceilings_of
 from pytest_nnscale.errors import CannotMeasure
 from pytest_nnscale.fingerprint import Fingerprint
 from pytest_nnscale.timing.clock import FakeClock
@@ -43,7 +42,7 @@ class Machine:
         return self.moves.get(nbytes, 10e9)
 
     def roofline(self, device: str = "cpu") -> Roofline:
-        return Roofline(device, store=Store(self.folder, HERE), clock=FakeClock([]))
+        return Roofline(device, store=ceilings_of(HERE, self.folder), clock=FakeClock([]))
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
-"""Ceilings on disk: a file of JSON each, in the user's cache, written in one step.
+"""Numbers on disk that are known of this machine: a file of JSON each, in the user's cache.
 
-A file that cannot be read, that says something else than it should, or that is of another machine, is
-as good as none: its ceiling is measured again. Two processes that write the same file each leave a
-whole one, and the later stays.
+Each is written in one step. A file that cannot be read, that says something else than it should, or
+that is of another machine, is as good as none: its number is measured again. Two processes that write
+the same file each leave a whole one, and the later stays.
 """
 
 from __future__ import annotations
@@ -17,9 +17,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pytest_nnscale.fingerprint import Fingerprint
-
-# The version of what is measured: a new one makes all files before it worthless.
-DEFINITION = "ceiling/1"
 
 
 def cache_folder(environment: Mapping[str, str] = os.environ) -> Path | None:
@@ -37,55 +34,58 @@ def cache_folder(environment: Mapping[str, str] = os.environ) -> Path | None:
 
 
 class Store:
-    """Numbers above zero that are known of one machine, by what they are of: ceilings, or another kind."""
+    """Numbers above zero of one kind, such as ceilings, that are known of one machine, by name.
+
+    `definition` is the version of what is measured: a new one makes all files before it worthless.
+    """
 
     def __init__(
         self,
         folder: Path | None,
         fingerprint: Fingerprint,
         *,
-        kind: str = "ceilings",
-        definition: str = DEFINITION,
+        kind: str,
+        definition: str,
     ) -> None:
         self._folder = None if folder is None else folder / kind
         self._fingerprint, self._definition = fingerprint, definition
         self.trouble = "" if folder is not None else "this user has no folder for caches"
 
-    def recall(self, probe: str) -> float | None:
-        """Return what was stored of a probe, per second; None where there is nothing to rely on."""
+    def recall(self, name: str) -> float | None:
+        """Return what was stored under a name; None where there is nothing to rely on."""
         try:
-            told = json.loads(self._file(probe).read_text(encoding="utf-8"))
-            same = told["identity"] == self._identity(probe)
-            rate = told["per_second"]
-            sound = isinstance(rate, float) and math.isfinite(rate) and rate > 0
+            told = json.loads(self._file(name).read_text(encoding="utf-8"))
+            same = told["identity"] == self._identity(name)
+            value = told["value"]
+            sound = isinstance(value, float) and math.isfinite(value) and value > 0
         except (OSError, ValueError, LookupError, TypeError, RecursionError):
             return None
-        return rate if same and sound else None
+        return value if same and sound else None
 
-    def remember(self, probe: str, per_second: float) -> None:
-        """Store what a probe came to; `trouble` says why that could not be done."""
-        told = {"identity": self._identity(probe), "per_second": per_second}
+    def remember(self, name: str, value: float) -> None:
+        """Store a number under a name; `trouble` says why that could not be done."""
+        told = {"identity": self._identity(name), "value": value}
         try:
-            file = self._file(probe)
+            file = self._file(name)
             file.parent.mkdir(parents=True, exist_ok=True)
             # In the same folder, so that taking its place is one step.
-            handle, name = tempfile.mkstemp(dir=file.parent, prefix=".", suffix=".json")
+            handle, written = tempfile.mkstemp(dir=file.parent, prefix=".", suffix=".json")
             try:
                 with os.fdopen(handle, "w", encoding="utf-8") as out:
                     json.dump(told, out, allow_nan=False, indent=1)
-                Path(name).replace(file)
+                Path(written).replace(file)
             except BaseException:
-                Path(name).unlink(missing_ok=True)
+                Path(written).unlink(missing_ok=True)
                 raise
         except OSError as error:
             self.trouble = self.trouble or f"it could not be stored: {error}"
 
-    def _identity(self, probe: str) -> dict[str, object]:
+    def _identity(self, name: str) -> dict[str, object]:
         machine = {**self._fingerprint._asdict()}
-        return {"definition": self._definition, "machine": machine, "probe": probe}
+        return {"definition": self._definition, "machine": machine, "name": name}
 
-    def _file(self, probe: str) -> Path:
+    def _file(self, name: str) -> Path:
         if self._folder is None:
             raise FileNotFoundError(self.trouble)
-        text = json.dumps(self._identity(probe), sort_keys=True)
+        text = json.dumps(self._identity(name), sort_keys=True)
         return self._folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
