@@ -1,6 +1,6 @@
 """Whether `nnscale ab` cries wolf, and whether it hears one: identical code, and code that is slower.
 
-    python benchmarks/timing/ab_identical.py [--quick]
+    python benchmarks/timing/ab_identical.py [--quick] [--log FILE] [--minutes 60]
 
 It makes a small repository with three workloads (about 40 us, 5 ms and 50 ms a call on the CPU) and
 branches of it: one that is the same code, and one each that does 10 % and 30 % more of the same work.
@@ -10,8 +10,10 @@ same workloads, pytest-benchmark's two sessions: one that saves, one that compar
 (`--benchmark-compare-fail=median:5%`).
 
 The exit code is 1 where more than 1 of 40 identical runs is called slower, fewer than 17 of 20 of
-those with 10 % more work on the two longer workloads, or not all of those with 30 %. It takes about
-an hour and a half; --quick makes a few runs of each, and says nothing of these shares.
+those with 10 % more work on the two longer workloads, or not all of those with 30 %; it is 3 where the
+minutes were over before all runs were made. All of them take about two hours: with --log they are
+written to a file as they end, and the next call makes those that are missing. --quick makes a few runs
+of each, and says nothing of these shares.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -33,6 +36,7 @@ LAYERS = 10
 MORE = {"same": LAYERS, "tenth": LAYERS + 1, "third": LAYERS + 3}
 WORKLOADS = ("mlp_40us", "linear_5ms", "linear_50ms")
 LONGER = WORKLOADS[1:]
+BESIDE = "pytest-benchmark"
 LIMIT_FALSE = 1 / 40
 LIMIT_FOUND = 17 / 20
 
@@ -87,6 +91,14 @@ def test_benchmark(benchmark, name):
         benchmark(model, inputs)
 """,
 }
+
+
+class Job(NamedTuple):
+    """One run that is to be made: of which workload and branch, and whether the machine is busy."""
+
+    workload: str
+    branch: str
+    busy: bool = False
 
 
 class Run(NamedTuple):
@@ -145,11 +157,13 @@ def run_ab(folder: Path, workload: str, branch: str, *, busy: bool) -> Run:
             check=False,
         )
     took_s = time.perf_counter() - start_s
-    if done.returncode not in (0, 1):
+    if not done.stdout.startswith("{"):
         raise SystemExit(f"nnscale ab exited with {done.returncode}:\n{done.stderr}")
     (found,) = json.loads(done.stdout)["comparisons"]
-    ratio = found["ratio"]
-    text = f"{ratio['value']:.3f} ({ratio['low']:.3f} to {ratio['high'] or float('inf'):.3f})"
+    ratio, text = found["ratio"], found["reason"]
+    if ratio is not None:
+        high = float("inf") if ratio["high"] is None else ratio["high"]
+        text = f"{ratio['value']:.3f} ({ratio['low']:.3f} to {high:.3f})"
     return Run(workload, branch, busy, found["change"], text, took_s)
 
 
@@ -172,7 +186,7 @@ def run_benchmark(folder: Path, workload: str, *, busy: bool) -> Run:
     if codes[0] != 0 or codes[1] not in (0, 1):
         raise SystemExit(f"pytest-benchmark ended with {codes}:\n{done.stdout}{done.stderr}")
     verdict = "slower" if codes[1] else "not slower"
-    return Run(workload, "pytest-benchmark", busy, verdict, "", took_s)
+    return Run(workload, BESIDE, busy, verdict, "", took_s)
 
 
 def tell(run: Run) -> Run:
@@ -193,49 +207,81 @@ def share(runs: list[Run], verdict: str) -> str:
     return f"{counts[verdict]} of {len(runs)} {verdict}{f' ({others})' if others else ''}"
 
 
+def plan(*, quick: bool) -> list[Job]:
+    """Return all runs, in an order in which every part of it has some of each kind."""
+    cycles, thirds = (3, 1) if quick else (20, 5)
+    jobs: list[Job] = []
+    for cycle in range(cycles):
+        workload = WORKLOADS[cycle % len(WORKLOADS)]
+        for busy in (False, True):
+            jobs += [Job(workload, "same", busy=busy), Job(workload, BESIDE, busy=busy)]
+        longer = LONGER[cycle % len(LONGER)]
+        jobs.append(Job(longer, "tenth"))
+        if cycle % (cycles // thirds) == 0:
+            jobs += [Job(each, "third") for each in LONGER]
+    return jobs
+
+
+def run(folder: Path, job: Job) -> Run:
+    """Make one run."""
+    if job.branch == BESIDE:
+        return run_benchmark(folder, job.workload, busy=job.busy)
+    return run_ab(folder, job.workload, job.branch, busy=job.busy)
+
+
+def read(log: Path | None) -> list[Run]:
+    """Return the runs that were made before."""
+    if log is None or not log.exists():
+        return []
+    return [tell(Run(**json.loads(line))) for line in log.read_text().splitlines()]
+
+
 def main() -> int:
     """Make all runs, print the counts, and say by the exit code whether they are as promised."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a few runs of each kind")
-    quick = parser.parse_args().quick
-    identical, tenths, thirds = (4, 1, 1) if quick else (40, 20, 5)
+    parser.add_argument("--log", type=Path, help="runs are added to this file, and not made twice")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start none after that")
+    given = parser.parse_args()
+    until_s = time.monotonic() + 60 * given.minutes
     print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}", flush=True)
+    runs = read(given.log)
+    made = Counter(Job(each.workload, each.branch, busy=each.busy) for each in runs)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_repository(folder)
-        same, beside = [], []
-        for number in range(identical):
-            # Every workload meets both, whatever their numbers are.
-            workload, busy = WORKLOADS[number // 2 % 3], number % 2 == 1
-            same.append(tell(run_ab(folder, workload, "same", busy=busy)))
-            beside.append(tell(run_benchmark(folder, workload, busy=busy)))
-        more = {
-            branch: [
-                tell(run_ab(folder, workload, branch, busy=False))
-                for _ in range(count)
-                for workload in LONGER
-            ]
-            for branch, count in (("tenth", tenths), ("third", thirds))
-        }
+        for job in (jobs := plan(quick=given.quick)):
+            if made[job] > 0:
+                made[job] -= 1
+                continue
+            if time.monotonic() > until_s:
+                break
+            runs.append(tell(run(folder, job)))
+            if given.log is not None:
+                with given.log.open("a") as file:
+                    file.write(f"{json.dumps(runs[-1]._asdict())}\n")
+    of = {branch: [each for each in runs if each.branch == branch] for branch in (*MORE, BESIDE)}
     print()
-    print(f"identical code, nnscale ab        {share(same, 'slower')}")
-    print(f"identical code, pytest-benchmark  {share(beside, 'slower')}")
-    for workload in LONGER:
-        for branch, by in (("tenth", "+10 %"), ("third", "+30 %")):
-            runs = [run for run in more[branch] if run.workload == workload]
-            print(f"{by}, {workload:<12}               {share(runs, 'slower')}")
-    slowest = max(run.took_s for runs in more.values() for run in runs)
-    print(f"longest run of those that are slower: {slowest:.0f} s")
-
-    def rate(runs: list[Run]) -> float:
-        return sum(run.verdict == "slower" for run in runs) / len(runs)
-
-    found = min(
-        rate([run for run in more["tenth"] if run.workload == workload]) for workload in LONGER
-    )
-    if quick:
+    print(f"identical code, nnscale ab        {share(of['same'], 'slower')}")
+    print(f"identical code, pytest-benchmark  {share(of[BESIDE], 'slower')}")
+    for branch, by in (("tenth", "+10 %"), ("third", "+30 %")):
+        for workload in LONGER:
+            found = [each for each in of[branch] if each.workload == workload]
+            print(f"{by}, {workload:<12}               {share(found, 'slower')}")
+    took_s = [each.took_s for each in runs if each.branch in MORE]
+    print(f"a run of nnscale ab: {statistics.median(took_s):.0f} s, at most {max(took_s):.0f} s")
+    if given.quick:
         return 0
-    return int(rate(same) > LIMIT_FALSE or found < LIMIT_FOUND or rate(more["third"]) < 1)
+    if len(runs) < len(jobs):
+        print(f"{len(runs)} of {len(jobs)} runs were made")
+        return 3
+    wrong = rate(of["same"]) > LIMIT_FALSE or rate(of["tenth"]) < LIMIT_FOUND
+    return int(wrong or rate(of["third"]) < 1)
+
+
+def rate(runs: list[Run]) -> float:
+    """Return the share of runs that were called slower."""
+    return sum(each.verdict == "slower" for each in runs) / len(runs)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_nnscale.ab.channel import Channel, Closed, Message
+from pytest_nnscale.ab.threads import Threads
 from pytest_nnscale.budget import Verdict
 from pytest_nnscale.measurement import Measurement, Metric
 
@@ -50,6 +51,7 @@ class Timer:
         self._last: Callable[[], object] | None = None
         self._found: Measurement | None = None
         self._ordinal = 0
+        self._threads = Threads()
 
     def begin(self, item: pytest.Item) -> None:
         """Begin with the first call of a test."""
@@ -113,6 +115,7 @@ class Timer:
             try:
                 with collected_later():
                     seconds = clock.times_s(call, calls=told["calls"], batches=told["samples"])
+                self._threads.come_to_rest()
             except Exception as error:
                 reason = f"the call cannot be repeated: {type(error).__name__}: {error}"
                 found = Measurement.nothing(Metric.LATENCY, reason=reason)

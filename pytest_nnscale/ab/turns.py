@@ -4,7 +4,7 @@
 
     warm up      base head  base head  base head ...
     a block      base head | head base        a machine that drifts evenly favours neither
-    a turn       one sample that is dropped (the other side had the caches), then a few that count
+    a turn       samples that are dropped, until the machine has turned to this side, then those that count
 
 """
 
@@ -17,9 +17,12 @@ from typing import NamedTuple, Protocol
 
 # A sample is a batch of calls that lasts this long at least: reading the clock is then no part of it.
 _SAMPLE_S = 1e-3
-# A turn is about this long, or one call; of a shorter call the first sample is dropped.
-_TURN_S = 10e-3
-_MOST_SAMPLES = 8
+# The other side has had the caches, and threads that slept are not yet where they will run: calls of
+# 5 ms with two threads took twice as long at first, and were steady after 15 ms.
+_DROPPED_S = 20e-3
+_KEPT_S = 40e-3
+# Of calls as long as this the first is as good as the next: settling is a small part of it.
+_LONG_S = 0.1
 _WARM_UP_SHARE = 0.2
 
 
@@ -67,16 +70,22 @@ def take_turns(
     sides = (head, base) if head_first else (base, head)
     estimates_s, spent_s = _warm_up(sides, time_s * _WARM_UP_SHARE)
     calls = max(1, math.ceil(_SAMPLE_S / min(estimates_s) * (1 - 1e-9)))
-    sample_s = calls * max(estimates_s)
-    samples = min(max(1, round(_TURN_S / sample_s)), _MOST_SAMPLES)
-    dropped = 1 if sample_s < _TURN_S else 0
+    dropped, kept = {}, {}
+    for side, estimate_s in zip(sides, estimates_s, strict=True):
+        dropped[side], kept[side] = _samples_of(calls * estimate_s)
     seconds: dict[Side, list[float]] = {base: [], head: []}
     while not seconds[base] or spent_s < time_s:
         for side in (*sides, *reversed(sides)):
-            taken = side.take(dropped + samples, calls=calls)
+            taken = side.take(dropped[side] + kept[side], calls=calls)
             spent_s += calls * sum(taken)
-            seconds[side].append(statistics.median(taken[dropped:]))
+            seconds[side].append(statistics.median(taken[dropped[side] :]))
     return Turns(tuple(seconds[base]), tuple(seconds[head]))
+
+
+def _samples_of(sample_s: float) -> tuple[int, int]:
+    """Return how many samples of a turn are dropped, and how many are kept, by what each takes."""
+    dropped = 0 if sample_s >= _LONG_S else math.ceil(_DROPPED_S / sample_s * (1 - 1e-9))
+    return dropped, max(1, round(_KEPT_S / sample_s))
 
 
 def _warm_up(sides: Sequence[Side], time_s: float) -> tuple[list[float], float]:
