@@ -6,6 +6,7 @@ timer may count something else. The call is then timed as any other is, setup an
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pytest_nnscale.errors import CannotMeasure
 from pytest_nnscale.judging import judge_observation
 from pytest_nnscale.measurement import Measurement, Metric
-from pytest_nnscale.meters.rounds import Rounds, measure_dressed, measure_rounds
+from pytest_nnscale.meters.dressed import measure_dressed
+from pytest_nnscale.meters.rounds import Rounds, measure_rounds
 from pytest_nnscale.target import Target
 
 if TYPE_CHECKING:
@@ -56,11 +58,17 @@ def judge_timing(
 ) -> tuple[Verdict, ...]:
     """Judge latency, and what follows from it, by the rounds of a benchmark.
 
-    `announced` stands around any other timing.
+    That it could not be counted what they did does not keep them from telling the time. `announced`
+    stands around any other timing.
     """
     target = benchmark.target
-    if seen.count is None or effort.timer is not None:
+    if effort.timer is not None:
         return judge_observation(budgets, seen, effort)
+    if seen.count is None:
+        device = _known_device(target)
+        if device is None or _why_anew(benchmark.fixture, device):
+            return judge_observation(budgets, seen, effort)
+        seen = replace(seen, device=device)
     latency = [budget for budget in budgets if budget.metric is Metric.LATENCY]
     rest = [budget for budget in budgets if budget not in latency]
     bare = replace(seen, repeat=target.function)  # for timers that do not call it
@@ -73,7 +81,7 @@ def judge_timing(
         return verdicts + judge_observation(rest, seen, effort)
     with announced:
         if target.dressed:
-            dressed = effort._replace(timer=partial(measure_dressed, target, effort))
+            dressed = effort._replace(timer=partial(_dressed, target, effort, latency))
             verdicts = judge_observation(latency, bare, dressed)
             verdicts += judge_observation(rest, seen, effort)
         else:
@@ -87,6 +95,35 @@ def _by_rounds(
     if benchmark.disturbed is not None:
         raise benchmark.disturbed
     return measure_rounds(benchmark.rounds, quantile=quantile, confidence=confidence)
+
+
+def _dressed(
+    target: Target,
+    effort: Effort,
+    budgets: Sequence[Budget],
+    call: object,
+    *,
+    quantile: float,
+    device: str,
+) -> Measurement:
+    """Time a dressed call until it is known what a budget asks, where one asks for that quantile."""
+    limits = {budget.limit for budget in budgets if (budget.quantile or 0.5) == quantile}
+    limit_s = limits.pop() if len(limits) == 1 else None
+    if limit_s is not None and not math.isfinite(limit_s):
+        limit_s = None
+    return measure_dressed(target, effort, call, quantile=quantile, device=device, limit_s=limit_s)
+
+
+def _known_device(target: Target) -> str | None:
+    """Return where a call runs that was not counted, and None where nothing tells of that."""
+    import torch
+
+    from pytest_nnscale.workload import Workload
+
+    if not torch.accelerator.is_available():
+        return "cpu"
+    workload = Workload(target.function, tuple(target.args), target.kwargs)
+    return workload.device if workload.modules else None
 
 
 def _why_anew(fixture: Any, device: str) -> str:

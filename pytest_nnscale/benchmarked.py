@@ -18,25 +18,18 @@ import pytest
 from pytest_nnscale import keys
 from pytest_nnscale.body import modules_in
 from pytest_nnscale.collecting import budgets_of
-from pytest_nnscale.enforcing import Judged, effort_of, judge_observed, with_rest
 from pytest_nnscale.errors import CannotMeasure
 from pytest_nnscale.measurement import Metric
 from pytest_nnscale.report.progress import announcer
+from pytest_nnscale.taking_turns import effort_of
 from pytest_nnscale.target import Target, observe_target
+from pytest_nnscale.verdicts import Judged, judge_observed, with_rest
 
 if TYPE_CHECKING:
     from pytest_nnscale.benchmark_timing import Benchmark
     from pytest_nnscale.budget import Budget, Verdict
     from pytest_nnscale.observation import Observation
 
-_EXACT = {
-    "params": Metric.PARAMS,
-    "flops": Metric.FLOPS,
-    "macs": Metric.MACS,
-    "size_bytes": Metric.SIZE,
-    "memory_bytes": Metric.MEMORY,
-    "kernels": Metric.KERNELS,
-}
 _ONE_OF_THE_TWO = (
     "nnscale was called in what is benchmarked, where every round would be counted; "
     "benchmark the model itself: benchmark(model, x)"
@@ -131,6 +124,7 @@ class Benchmarked:
         budgets = budgets_of(self._item)
         if not budgets:
             return
+        from pytest_nnscale.benchmark_info import inform
         from pytest_nnscale.benchmark_timing import Benchmark
         from pytest_nnscale.references import references_of
 
@@ -138,7 +132,7 @@ class Benchmarked:
         seen = observe_target(target, fallback_name=self._item.name, models=models)
         references = references_of(self._item, tuple(target.args), target.kwargs)
         seen = replace(seen, references=references)
-        self._inform(_as_one_call(seen))
+        inform(self._fixture, _as_one_call(seen))
         if self._caller is not None:
             budgets = _sampled(budgets)
         self.taken = budgets
@@ -162,20 +156,6 @@ class Benchmarked:
                 remedy="benchmark the model, benchmark(model, x), or drop the fixture",
             )
         return self.judged
-
-    def _inform(self, seen: Observation) -> None:
-        """Set the exact numbers beside the timings, for --benchmark-json and what reads it."""
-        from pytest_nnscale.meters.table import measure
-
-        found = {name: measure(metric, seen) for name, metric in _EXACT.items()}
-        told: dict[str, Any] = {"subject": seen.subject}
-        told |= {name: None if m.unmeasured else m.value for name, m in found.items()}
-        told["unmeasured"] = {name: m.reason for name, m in found.items() if m.unmeasured}
-        told["definitions"] = [metric.definition for metric in _EXACT.values()]
-        # Under a name of its own, since `params` and the like may be there. What is saved is what
-        # the stats hold; a test that sets another dict has not replaced that.
-        holder = self._fixture if self._fixture.stats is None else self._fixture.stats
-        holder.extra_info.setdefault("nnscale", told)
 
     def _verdicts(
         self, budgets: Sequence[Budget], seen: Observation, benchmark: Benchmark

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import io
+import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_nnscale.errors import CannotMeasure
 from pytest_nnscale.naming import joint_name
 from pytest_nnscale.observation import Observation
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from pytest_nnscale.counting.counter import Counter
 
 _USE_THE_FIXTURE = "use the fixture: def test_...(nnscale): nnscale(model, x)"
 _BENCHMARK_UNSEEN = (
@@ -23,6 +28,8 @@ _BENCHMARK_UNSEEN = (
     "or pytest-benchmark works in a way that is not known here"
 )
 _SHOW_THE_BENCHMARK = "write the mark on the test, and take benchmark as one of its arguments"
+# What runs a test, and what runs async ones alone.
+_LETS_BE = ("_pytest.", "anyio.", "pytest_asyncio.")
 _OWN_NUMERICS = "the whole test body was measured, its own numerics included"
 
 
@@ -39,6 +46,7 @@ def observe_body(item: pytest.Item) -> Observation:
     if _has_benchmarked(item):
         return Observation(item.name, reason=_BENCHMARK_UNSEEN, remedy=_SHOW_THE_BENCHMARK)
     from pytest_nnscale.counting.counter import Counter
+    from pytest_nnscale.observing import ran_on
     from pytest_nnscale.preservation.keepsake import preserved
 
     counter = Counter(preserve=True)
@@ -63,14 +71,75 @@ def observe_body(item: pytest.Item) -> Observation:
         joint_name(counter.roots) or item.name,
         counter.roots,
         count,
-        repeat=None if untimed else lambda: _run_again(item),
-        guard=lambda: preserved(counter.roots, counter.written),
-        device=device_of(count.devices),
+        repeat=None if untimed else _repeat_of(item),
+        guard=partial(_repeating, item, counter),
+        device=ran_on(counter, "cpu"),
         reason=untimed,
         remedy=_USE_THE_FIXTURE if untimed else "",
         notes=(_OWN_NUMERICS,),
         elsewhere=counter.parameters_elsewhere,
+        written=counter.written,
+        time_notes=(_OWN_NUMERICS,),
+        empty=None if untimed else _empty_of(item),
     )
+
+
+def _repeat_of(item: pytest.Item) -> Callable[[], object]:
+    """Return what runs a body once more, with as little of pytest around it as can be."""
+    if not _is_plain(item):
+        return item.runtest
+    function: Any = item
+    arguments = {name: function.funcargs[name] for name in function._fixtureinfo.argnames}
+    return partial(function.obj, **arguments)
+
+
+def _is_plain(item: pytest.Item) -> bool:
+    """Tell whether to run a test is to call its function: no plugin that might do more is asked."""
+    if not isinstance(item, pytest.Function) or type(item).runtest is not pytest.Function.runtest:
+        return False
+    asked = item.ihook.pytest_pyfunc_call.get_hookimpls()
+    # They leave a function that is not async to pytest.
+    return all(each.function.__module__.startswith(_LETS_BE) for each in asked)
+
+
+def _empty_of(item: pytest.Item) -> Callable[[], object] | None:
+    """Return what does all that a repeat does beside the body, where that is more than a call."""
+    if _is_plain(item) or not isinstance(item, pytest.Function):
+        return None
+    return partial(_run_empty, item)
+
+
+def _run_empty(item: pytest.Item) -> None:
+    """Run a test as a repeat does, with an empty body."""
+    function: Any = item
+    body = function.obj
+    function.obj = _nothing
+    try:
+        function.runtest()
+    finally:
+        function.obj = body
+
+
+def _nothing(**_fixtures: object) -> None:
+    """Take no time."""
+
+
+@contextlib.contextmanager
+def _repeating(item: pytest.Item, counter: Counter) -> Iterator[None]:
+    """Stand around all repeats of a body: in each of them it would be timed with it."""
+    from pytest_nnscale.preservation.keepsake import preserved
+
+    told = len(item.user_properties)
+    try:
+        with preserved(counter.roots, counter.written), _quietly(item):
+            yield
+    except (pytest.fail.Exception, pytest.skip.Exception) as error:
+        first, *_ = str(error).strip().splitlines() or ["no message"]
+        raise CannotMeasure(
+            f"the test body ended otherwise when it was repeated: {first}", remedy=_USE_THE_FIXTURE
+        ) from error
+    finally:
+        del item.user_properties[told:]
 
 
 def modules_in(values: dict[str, Any]) -> list[nn.Module]:
@@ -79,12 +148,6 @@ def modules_in(values: dict[str, Any]) -> list[nn.Module]:
     from torch.utils import _pytree
 
     return [leaf for leaf in _pytree.tree_leaves(values) if isinstance(leaf, nn.Module)]
-
-
-def device_of(devices: tuple[str, ...]) -> str:
-    """Return where most of it ran: the first device that is not the host."""
-    others = [device for device in devices if device != "cpu"]
-    return next((d for d in others if d != "meta"), "cpu" if "cpu" in devices else "meta")
 
 
 def _run_again(item: pytest.Item) -> None:
@@ -115,8 +178,9 @@ def _quietly(item: pytest.Item) -> Iterator[None]:
             capture.resume_global_capture()
             stack.callback(capture.read_global_capture)
             stack.callback(capture.suspend_global_capture, in_=False)
-        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
-        stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+        nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+        stack.enter_context(contextlib.redirect_stdout(nowhere))
+        stack.enter_context(contextlib.redirect_stderr(nowhere))
         yield
 
 

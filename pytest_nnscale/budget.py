@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -27,7 +28,8 @@ class Outcome(enum.Enum):
 class Budget:
     """A limit for one metric, in base units: the most that is allowed, or the least where more is better.
 
-    `relative_to` names what a ratio is the ratio to. `origin` tells where it was written, for messages; `own` whether it stands on the test itself,
+    `relative_to` names what a ratio is the ratio to; `reference` tells callables of one name apart,
+    within a process, and is 0 for a test. `origin` tells where it was written, for messages; `own` whether it stands on the test itself,
     rather than on its class, its module or a glob: an own budget must be measured.
     """
 
@@ -39,11 +41,12 @@ class Budget:
     trainable: bool = False
     nonzero: bool = False
     relative_to: str = ""
+    reference: int = 0
     origin: str = ""
     own: bool = True
 
     @property
-    def key(self) -> tuple[Metric, Phase, str | None, float | None, bool, bool, str]:
+    def key(self) -> tuple[Metric, Phase, str | None, float | None, bool, bool, str, int]:
         """What makes two budgets speak of the same number: of equal keys the closest mark wins."""
         return (
             self.metric,
@@ -53,6 +56,7 @@ class Budget:
             self.trainable,
             self.nonzero,
             self.relative_to,
+            self.reference,
         )
 
     @property
@@ -85,8 +89,10 @@ class Verdict:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the verdict as plain JSON types."""
+        budget = {**asdict(self.budget), "metric": self.budget.metric.value}
+        del budget["reference"]  # it means nothing elsewhere
         return {
-            "budget": {**asdict(self.budget), "metric": self.budget.metric.value},
+            "budget": budget,
             "measurement": self.measurement.to_dict(),
             "outcome": self.outcome.value,
             "call": self.call,
@@ -114,8 +120,8 @@ def judge(budget: Budget, measurement: Measurement) -> Outcome:
 
     OVER is asked first: a lower end above the limit is over, whatever else is unknown. Exactly at
     the limit is WITHIN. No upper end is UNMEASURED; a limit inside the interval is INCONCLUSIVE,
-    but UNMEASURED where the interval reaches further from it than a fifth, on either side: that
-    says nothing. What was disturbed is INCONCLUSIVE at best. Where more is better the same holds
+    but UNMEASURED where the interval reaches further from it than a fifth, on either side, or
+    without end: that says nothing. What was disturbed is INCONCLUSIVE at best. Where more is better the same holds
     with both ends exchanged: OVER is an upper end below the limit.
     """
     if budget.metric is not measurement.metric:
@@ -131,7 +137,7 @@ def judge(budget: Budget, measurement: Measurement) -> Outcome:
         return Outcome.UNMEASURED
     if upper <= limit:
         return decided or Outcome.WITHIN
-    below = limit - lower if lower is not None else 0
+    below = math.inf if lower is None else limit - lower
     too_wide = max(upper - limit, below) > TOO_WIDE * abs(limit)
     return Outcome.UNMEASURED if too_wide else Outcome.INCONCLUSIVE
 

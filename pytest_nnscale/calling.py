@@ -11,18 +11,13 @@ from pytest_nnscale.errors import BadWorkload
 if TYPE_CHECKING:
     from pytest_nnscale.budget import Budget, Phase, Verdict
     from pytest_nnscale.comparing import Comparison
-    from pytest_nnscale.counting.counter import Counter
-    from pytest_nnscale.measurement import Measurement
     from pytest_nnscale.meters.effort import Effort
-    from pytest_nnscale.observation import Observation
+    from pytest_nnscale.observation import Observation, References
     from pytest_nnscale.profiles import Profile
     from pytest_nnscale.report.progress import Announcer
-    from pytest_nnscale.workload import Workload
 
-# What a call may be held against, by name, given its inputs.
-References = Callable[
-    [tuple[Any, ...], Mapping[str, Any]], Mapping[str, "Callable[[], object] | Measurement"]
-]
+# What a call may be held against, given its inputs.
+ReferencesFor = Callable[[tuple[Any, ...], Mapping[str, Any]], "References"]
 
 
 class NnscaleCaller:
@@ -33,7 +28,7 @@ class NnscaleCaller:
         budgets: Sequence[Budget],
         effort: Effort,
         announce: Announcer,
-        references: References,
+        references: ReferencesFor,
     ) -> None:
         self._budgets = tuple(budgets)
         self._effort = effort
@@ -53,11 +48,13 @@ class NnscaleCaller:
         """
         self._refuse_late_calls()
         __tracebackhide__ = True  # a model's error is shown at the line that called it
+        from pytest_nnscale.called import observe_call, observe_step
         from pytest_nnscale.workload import Workload
 
         workload = Workload(model, args, kwargs)
         try:
-            output, observation = self._observe(workload)
+            structure = all(budget.metric.structural for budget in self._budgets)
+            output, observation = observe_call(workload, only_structure=structure)
             workload.check_devices()  # a call that raises shows its own error
         except BaseException:
             self.raised += 1
@@ -70,7 +67,7 @@ class NnscaleCaller:
         if training:
             trains = count is not None and count.backward
             if not trains:
-                step = _observe_training(workload)
+                step = observe_step(workload)
                 observation = replace(step, references=observation.references)
             self._judge(training, observation)
         self.calls += 1
@@ -113,23 +110,27 @@ class NnscaleCaller:
         old: Callable[..., Any],
         /,
         *args: Any,
-        max_ratio: float = 1.0,
+        max_ratio: float = 1.05,
         **kwargs: Any,
     ) -> Comparison:
         """Call two models on the same inputs, and fail the test if the new one takes longer.
 
-        That is, surely more than `max_ratio` times as long as the old one. Both are timed in turns,
-        and left as they were. Returns both outputs and the ratio.
+        That is, surely more than `max_ratio` times as long as the old one. Each is called once for
+        real; then both are timed in turns, which leaves nothing behind, and the inputs are put
+        back as they were. Returns both outputs and the ratio. Code that is no slower takes about
+        the same time, never surely less: leave room, as the default of 5 % does.
         """
         self._refuse_late_calls()
         __tracebackhide__ = True
-        from pytest_nnscale.comparing import compare
+        from pytest_nnscale.budget import Verdict, judge
+        from pytest_nnscale.comparing import compare, ratio_budget
+        from pytest_nnscale.workload import Workload
 
-        with self._announce((), "both calls"):
-            found, verdict = compare(
-                new, old, args, kwargs, max_ratio=max_ratio, effort=self._effort
-            )
-        self.verdicts.append(verdict)
+        budget = ratio_budget(max_ratio)
+        one, other = Workload(new, args, kwargs), Workload(old, args, kwargs)
+        announced = self._announce([budget], f"{one.subject} beside {other.subject}")
+        found = compare(one, other, budget, self._effort, announced=announced)
+        self.verdicts.append(Verdict(budget, found.ratio, judge(budget, found.ratio)))
         return found
 
     def leave_sampled(self) -> None:
@@ -145,33 +146,6 @@ class NnscaleCaller:
                 "call it in the test"
             )
 
-    def _observe(self, workload: Workload) -> tuple[Any, Observation]:
-        __tracebackhide__ = True
-        from pytest_nnscale.counting.counter import Counter
-        from pytest_nnscale.observation import Observation
-        from pytest_nnscale.observing import guard_of
-
-        # Where it lives is asked first: a call may move it.
-        subject, device = workload.subject, workload.device
-        if workload.compiled:
-            output = workload.call()
-            if workload.modules and all(budget.metric.structural for budget in self._budgets):
-                return output, Observation(subject, workload.modules, device=device)
-            counter = _counted_again(workload)
-        else:
-            with Counter(roots=workload.modules) as counter:
-                counter.inputs(workload.tensors)
-                output = workload.call()
-        return output, Observation(
-            subject,
-            counter.roots,
-            counter.count(),
-            repeat=workload.call,
-            guard=guard_of(workload, counter),
-            device=device,
-            elsewhere=counter.parameters_elsewhere,
-        )
-
     def _judge(self, budgets: Sequence[Budget], observation: Observation) -> None:
         from pytest_nnscale.judging import judge_observation
 
@@ -179,40 +153,3 @@ class NnscaleCaller:
             self.verdicts += judge_observation(
                 budgets, observation, self._effort, call=self.calls + 1
             )
-
-
-def _counted_again(workload: Workload) -> Counter:
-    """Count a compiled workload from its eager self, in the grad mode of the caller."""
-    from pytest_nnscale.counting.counter import Counter
-    from pytest_nnscale.preservation.keepsake import preserved
-
-    counter = Counter(preserve=True, roots=workload.modules)
-    inputs = (workload.args, workload.kwargs)
-    with preserved(workload.modules, workload.tensors, inputs=inputs):
-        try:
-            with counter:
-                counter.inputs(workload.tensors)
-                workload.call()
-        finally:
-            counter.restore()
-    return counter
-
-
-def _observe_training(workload: Workload) -> Observation:
-    from pytest_nnscale.errors import CannotMeasure
-    from pytest_nnscale.observation import Observation
-    from pytest_nnscale.observing import observe
-
-    try:
-        return observe(replace(workload, phase="training"), runs=True)
-    except CannotMeasure as error:
-        return Observation(
-            workload.subject, workload.modules, reason=error.reason, remedy=error.remedy
-        )
-    except RuntimeError as error:
-        return Observation(
-            workload.subject,
-            workload.modules,
-            reason=f"the backward pass failed: {error}",
-            remedy="call the model outside torch.no_grad and torch.inference_mode",
-        )

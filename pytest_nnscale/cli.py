@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pytest_nnscale.ab.calibrate import calibrate
-from pytest_nnscale.ab.command import AbCommand, ab
+from pytest_nnscale.ab.command import ab
+from pytest_nnscale.ab.ending import AbCommand, GuardedGroup, stop
 from pytest_nnscale.budget import Phase
 from pytest_nnscale.errors import BadOption, BadWorkload, CannotMeasure, shown
 from pytest_nnscale.exits import Exit
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 app = typer.Typer(
+    cls=GuardedGroup,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -47,7 +49,7 @@ def profile(
 ) -> None:
     """Print what one call of a model costs; without --input only its params and size.
 
-    Exits with 5 where nothing could be measured, 1 where something asked for could not, 2 where it
+    Exits with 5 where nothing could be measured, 2 where something asked for could not, or where it
     was not asked rightly.
     """
     from pytest_nnscale.profiling import profile as measure
@@ -61,15 +63,15 @@ def profile(
         with _progress(target, quiet=json):
             found = measure(model, args, phase=phase, metrics=wanted)
     except CannotMeasure as error:
-        _stop(_joined(error.reason, error.remedy), Exit.NOTHING)
+        stop(_joined(error.reason, error.remedy), Exit.NOTHING)
     except (BadOption, BadWorkload) as error:
-        _stop(str(error))
+        stop(str(error))
     except Exception as error:
-        _stop(f"{target} raised {_told(error)}")
+        stop(f"{target} raised {_told(error)}")
     missing = [m for m in found.measurements if m.value is None]
     if len(missing) == len(found.measurements):
         told = _joined(*(text for m in missing for text in (m.reason, m.remedy)))
-        _stop(told, Exit.NOTHING)
+        stop(told, Exit.NOTHING)
     if json:
         print(found.to_json())
     else:
@@ -77,7 +79,7 @@ def profile(
 
         print(profile_table(found, width=Console().width, depth=depth))
     if missing:
-        raise typer.Exit(Exit.RED)
+        raise typer.Exit(Exit.ERROR)
 
 
 @app.command()
@@ -104,9 +106,9 @@ def crosscheck(
             count = count_apart(Workload(model, args)).count()
             others = opinions(model, args)
     except BadOption as error:
-        _stop(str(error))
+        stop(str(error))
     except Exception as error:
-        _stop(f"{target} raised {_told(error)}")
+        stop(f"{target} raised {_told(error)}")
     by_operator = {work.operator: work.flops for work in count.by_operator}
     unknown = tuple(dict.fromkeys(each.operator for each in count.uncounted))
     for line in crosscheck_lines(count.flops, by_operator, unknown, others):
@@ -208,8 +210,3 @@ def _told(error: Exception) -> str:
     text = " ".join(str(error).split())
     text = text if len(text) <= 300 else f"{text[:297]}..."
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _stop(message: str, code: Exit = Exit.ERROR) -> NoReturn:
-    typer.echo(f"nnscale: {' '.join(message.split())}", err=True)
-    raise typer.Exit(code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
@@ -58,6 +59,43 @@ def collect(
     return Collection(budgets, told, dict(covered), idle)
 
 
+def settle(session: pytest.Session, items: list[pytest.Item], collected: list[pytest.Item]) -> None:
+    """Give each collected test its budgets, and tell the tally; `items` are those that will run.
+
+    Mistakes are a UsageError; an xdist worker runs nothing instead, and its controller speaks.
+    """
+    config = session.config
+    found = collect(collected, config.stash[keys.OPTIONS].budgets, known=_registered(config))
+    mistakes = [*found.mistakes]
+    # A worker's own command line does not tell: the controller's does.
+    asked = getattr(config, "workerinput", {}).get("nnscale_whole_suite", is_whole_suite(config))
+    if asked and not session.testsfailed:
+        mistakes += [f"nnscale_budgets: {glob!r} matches no test" for glob in found.idle_rules]
+    if any(budget.relative_to for some in found.budgets.values() for budget in some):
+        from pytest_nnscale.references import link
+
+        whole = asked and len(items) == len(collected)
+        items[:], unknown = link(items, found.budgets, whole_suite=whole)
+        mistakes += unknown
+    told = {"covered": found.covered, "mistakes": mistakes, "idle_rules": found.idle_rules}
+    worker_says = getattr(config, "workeroutput", None)
+    if worker_says is not None:
+        # Raising in an xdist worker is an INTERNALERROR: the controller speaks instead.
+        worker_says["nnscale"] = json.dumps(told)
+        if mistakes:
+            items.clear()
+            return
+    elif mistakes:
+        raise pytest.UsageError(mistakes_text(mistakes))
+    else:
+        from pytest_nnscale.listening import tally_of
+
+        tally_of(config).learn(told)
+    for item, budgets in found.budgets.items():
+        item.stash[keys.BUDGETS] = budgets
+        item.stash[keys.MARKED] = own_marks(item)
+
+
 def budgets_of(item: pytest.Item) -> tuple[Budget, ...]:
     """Return a test's budgets, read again where it was given marks since it was collected.
 
@@ -70,6 +108,11 @@ def budgets_of(item: pytest.Item) -> tuple[Budget, ...]:
         item.stash[keys.BUDGETS] = found.budgets.get(item, ())
         item.stash[keys.MARKED] = own_marks(item)
     return item.stash.get(keys.BUDGETS, ())
+
+
+def _registered(config: pytest.Config) -> set[str]:
+    """Return the names of all registered marks: those of another plugin are no mistakes."""
+    return {line.partition(":")[0].partition("(")[0].strip() for line in config.getini("markers")}
 
 
 def _note_misspelt(

@@ -6,14 +6,18 @@ import enum
 
 
 class Exit(enum.IntEnum):
-    """What a command ends with; after a signal it is 128 and the signal's number, as in a shell."""
+    """What a command ends with; after a signal it is 128 and the signal's number, as in a shell.
+
+    What was asked for and could not be measured is an ERROR beside what was, as it is no result; where
+    that is all there is, it is NOTHING. Whatever nobody has foreseen is an ERROR.
+    """
 
     FINE = 0
     """What was asked for is there, and nothing is slower."""
     RED = 1
-    """Something is slower, or part of what was asked for could not be measured."""
+    """Something is slower."""
     ERROR = 2
-    """It was not asked rightly, or something needed did not work: one sentence says what."""
+    """It was not asked rightly, something needed did not work, or a part could not be measured."""
     INCONCLUSIVE = 3
     """Something could not be decided; only with --strict."""
     NOTHING = 5

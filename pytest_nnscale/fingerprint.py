@@ -5,24 +5,26 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 _CPUINFO = Path("/proc/cpuinfo")
+_CGROUPS, _OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 class Fingerprint(NamedTuple):
     """What makes two times comparable; `gpu` is "" for what runs on the CPU alone."""
 
     cpu: str
-    cores: int
+    cores: float
     threads: int
     gpu: str
     torch: str
 
     def __str__(self) -> str:
-        where = [f"{self.cpu}, {self.threads} of {self.cores} cores", self.gpu, self.torch]
+        where = [f"{self.cpu}, {self.threads} of {self.cores:g} cores", self.gpu, self.torch]
         return "; ".join(part for part in where if part)
 
 
@@ -46,11 +48,41 @@ def take_fingerprint(device: str = "cpu") -> Fingerprint:
     )
 
 
-def _cores() -> int:
-    """Return how many cores this process may use, which is less than there are where it is bound."""
+def _cores() -> float:
+    """Return how many cores this process may use: fewer than there are where it is bound or capped.
+
+    A container may be given the time of one and a half.
+    """
+    count = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        count = len(os.sched_getaffinity(0))
+    least = min([count, *_quotas()])
+    return int(least) if least == int(least) else least
+
+
+def _quotas() -> Iterator[float]:
+    """Yield to how many cores' time each control group caps what runs in it, in Linux.
+
+    Source: kernel.org, Control Group v2, cpu.max; and CFS bandwidth control for version 1.
+    """
+    for folder, names in (("", ("cpu.max",)), ("cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us"))):
+        for group in _groups(_CGROUPS / folder, folder):
+            with suppress(OSError, ValueError):  # no group, or no cap: "max", or below zero
+                told = " ".join((group / name).read_text(encoding="ascii") for name in names)
+                quota, period = (float(number) for number in told.split())
+                if quota > 0 and period > 0:
+                    yield quota / period
+
+
+def _groups(root: Path, controller: str) -> Iterator[Path]:
+    """Yield the folder of this process's control group, and of all groups around it."""
+    yield root
+    with suppress(OSError):
+        for line in _OWN_GROUPS.read_text(encoding="utf-8").splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controller in controllers.split(","):
+                inside = root / path.lstrip("/")
+                yield from (each for each in (inside, *inside.parents) if root in each.parents)
 
 
 def _cpu_name() -> str:

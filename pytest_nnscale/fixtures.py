@@ -19,9 +19,9 @@ def nnscale(request: pytest.FixtureRequest) -> Iterator[NnscaleCaller]:
     """Run a model and hold the call to the test's budgets: `output = nnscale(model, *inputs)`."""
     from pytest_nnscale.calling import NnscaleCaller
     from pytest_nnscale.collecting import budgets_of
-    from pytest_nnscale.enforcing import effort_of
     from pytest_nnscale.references import references_of
     from pytest_nnscale.report.progress import announcer
+    from pytest_nnscale.taking_turns import effort_of
 
     caller = NnscaleCaller(
         budgets_of(request.node),

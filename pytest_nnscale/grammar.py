@@ -10,7 +10,7 @@ from pytest_nnscale.budget import Budget
 from pytest_nnscale.errors import BadBudget, BadQuantity, shown
 from pytest_nnscale.marks import DEVICES, PHASES, MarkSpec
 from pytest_nnscale.measurement import Metric
-from pytest_nnscale.naming import reference_name
+from pytest_nnscale.naming import identity_of, reference_name
 from pytest_nnscale.units import parse_quantity
 
 # A call in ten thousand: seeing it takes some fifty thousand calls, a rarer one millions.
@@ -52,6 +52,7 @@ def parse_mark(
         trainable=_flag("trainable", kwargs.get("trainable", False)),
         nonzero=_flag("nonzero", kwargs.get("nonzero", False)),
         relative_to=relative_to,
+        reference=identity_of(kwargs["relative_to"]) if callable(kwargs.get("relative_to")) else 0,
         origin=origin,
         own=own,
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pytest_nnscale.budget import Budget, Outcome, Verdict, judge
-from pytest_nnscale.comparing import measure_beside
+from pytest_nnscale.comparing import FOR_OTHERS, for_others, measure_beside
 from pytest_nnscale.measurement import Measurement, Metric
 from pytest_nnscale.meters.effort import Effort
 from pytest_nnscale.meters.table import measure
@@ -19,9 +19,10 @@ def judge_observation(
     budgets: Sequence[Budget], observation: Observation, effort: Effort, *, call: int = 0
 ) -> tuple[Verdict, ...]:
     """Measure what the budgets ask for, each number once, and judge every budget."""
-    verdicts = []
+    verdicts = {}
     timed: dict[str, Measurement] = {}  # the median latency of each phase
-    for budget in budgets:
+    # What others are held against is known most closely, and may tell all the rest.
+    for place, budget in sorted(enumerate(budgets), key=lambda each: each[1].origin != FOR_OTHERS):
         if budget.device is not None and not same_device(budget.device, observation.device):
             measurement = _elsewhere(budget, observation)
             here = [
@@ -31,25 +32,45 @@ def judge_observation(
             if not measurement.missing and any(stands_in(other, budget) for other in here):
                 continue
         elif budget.relative_to:
-            measurement = measure_beside(
-                observation, budget.relative_to, limit=budget.limit, effort=effort
-            )
+            measurement = measure_beside(observation, budget, effort)
         else:
-            measurement = measure(
-                budget.metric,
-                observation,
-                phase=budget.phase,
-                quantile=budget.quantile,
-                trainable=budget.trainable,
-                nonzero=budget.nonzero,
-                effort=effort,
-                limit=budget.limit if math.isfinite(budget.limit) else None,
-                timed=timed.get(budget.phase),
-            )
-            if budget.metric is Metric.LATENCY and budget.quantile is None:
-                timed[budget.phase] = measurement
-        verdicts.append(Verdict(budget, measurement, judge(budget, measurement), call))
-    return tuple(verdicts)
+            measurement = _measured(budget, observation, effort, timed)
+        verdicts[place] = Verdict(budget, measurement, judge(budget, measurement), call)
+    return tuple(verdicts[place] for place in sorted(verdicts))
+
+
+def _measured(
+    budget: Budget, observation: Observation, effort: Effort, timed: dict[str, Measurement]
+) -> Measurement:
+    """Measure what a budget asks for, unless what was timed before tells it."""
+    limit = budget.limit if math.isfinite(budget.limit) else None
+    before = timed.get(budget.phase)
+    is_median = budget.metric is Metric.LATENCY and budget.quantile is None
+    if is_median and before is not None and _tells(before, budget):
+        return before
+    found = measure(
+        budget.metric,
+        observation,
+        phase=budget.phase,
+        quantile=budget.quantile,
+        trainable=budget.trainable,
+        nonzero=budget.nonzero,
+        effort=for_others(effort) if budget.origin == FOR_OTHERS else effort,
+        limit=limit,
+        timed=before,
+    )
+    if is_median:
+        timed[budget.phase] = found
+    return found
+
+
+def _tells(before: Measurement, budget: Budget) -> bool:
+    """Tell whether a latency is on one side of a budget for sure, or could not be measured."""
+    if before.lower is None or before.upper is None:
+        return True  # nor could it be a second time
+    if budget.origin == FOR_OTHERS:
+        return True
+    return before.upper <= budget.limit or before.lower > budget.limit
 
 
 def never_measured(budget: Budget, *, reason: str, remedy: str) -> Verdict:
@@ -63,6 +84,8 @@ def stands_in(other: Budget, budget: Budget) -> bool:
 
     Budgets for several devices stand side by side on a test that runs on one of them at a time.
     """
+    if FOR_OTHERS in (other.origin, budget.origin):
+        return False  # nobody is judged by it
     return (
         other is not budget and replace(other, device=None).key == replace(budget, device=None).key
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from types import MethodType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,6 +37,11 @@ def reference_name(reference: object) -> str:
         return reference
     named = reference if hasattr(reference, "__qualname__") else type(reference)
     return f"{named.__module__}.{named.__qualname__}"
+
+
+def identity_of(reference: Callable[..., object]) -> int:
+    """Tell callables apart that are named alike; a bound method is made anew each time it is read."""
+    return hash(reference) if isinstance(reference, MethodType) else id(reference)
 
 
 _MOST_NAMES = 3

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_nnscale.errors import CannotMeasure
-from pytest_nnscale.observation import Observation
-from pytest_nnscale.workload import Workload, gradients_for, same_device
+from pytest_nnscale.observation import Observation, device_of
+from pytest_nnscale.workload import Workload, gradients_for, homes_of, same_device
 
 if TYPE_CHECKING:
     import torch
@@ -35,30 +35,60 @@ def observe(
             reason="nothing was run",
             remedy="hand over inputs: profile(model, args=(x,))",
         )
+    lives = workload.device  # asked first: a run may move it
     counter = count_apart(workload, device, memory=memory)
-    if device is None or same_device(device, workload.device):
-        device = workload.device
     count = counter.count()
+    if device is None or same_device(device, lives):
+        device = ran_on(counter, lives)
     return Observation(
         workload.subject,
         counter.roots,
         count if workload.phase == "training" else count.as_one_call(),
-        repeat=repeat_of(workload),
-        guard=guard_of(workload, counter),
+        repeat=workload.call if workload.phase == "inference" else workload.run,
+        guard=guard_of(workload, counter, mode=partial(gradients_for, workload.phase)),
         phase=workload.phase,
         device=device,
         elsewhere=counter.parameters_elsewhere,
         tree=counter.tree if count.traced else None,
+        written=counter.written,
         notes=(f"run for real: {count.why_executed}",) if count.why_executed else (),
     )
 
 
-def guard_of(workload: Workload, counter: Counter) -> Callable[[], AbstractContextManager[None]]:
-    """Return what puts back all that a run of a workload was seen to touch."""
+def ran_on(counter: Counter, lives: str) -> str:
+    """Return the device on which most of a run was; `lives` is said of one without any operator.
+
+    What is on meta is traced as if it were on the CPU, and would be timed on meta. So would a model
+    there whose inputs are moved from the CPU.
+    """
+    count = counter.count()
+    traced_for_another = count.traced and lives.startswith("meta")
+    if traced_for_another or homes_of(counter.roots) == {"meta"}:
+        return "meta"
+    return device_of(count.devices, lives)
+
+
+def guard_of(
+    workload: Workload,
+    counter: Counter,
+    *,
+    mode: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Callable[[], AbstractContextManager[None]]:
+    """Return what puts back all that a run of a workload was seen to touch.
+
+    `mode` is entered once around all repeats: in each of them it would be timed with the call.
+    """
     from pytest_nnscale.preservation.keepsake import preserved
 
     touched = (*workload.tensors, *counter.written)
-    return lambda: preserved(counter.roots, touched, inputs=(workload.args, workload.kwargs))
+
+    @contextmanager
+    def guard() -> Iterator[None]:
+        inputs = (workload.args, workload.kwargs)
+        with preserved(counter.roots, touched, inputs=inputs), mode():
+            yield
+
+    return guard
 
 
 def count_apart(workload: Workload, device: str | None = None, *, memory: bool = True) -> Counter:
@@ -173,13 +203,3 @@ def _execute(workload: Workload, *, memory: bool = True) -> Counter:
         finally:
             counter.restore()
     return counter
-
-
-def repeat_of(workload: Workload) -> Callable[[], object]:
-    """Return a function that runs the workload once more, in the grad mode of its phase."""
-
-    def repeat() -> object:
-        with gradients_for(workload.phase):
-            return workload.run()
-
-    return repeat

@@ -120,7 +120,8 @@ OPTIONS = (
     Option(
         "max_wait",
         _seconds,
-        "seconds that a sampled measurement waits for the other tests of this machine to end (600)",
+        "seconds that a sampled measurement waits for the other tests of this machine to end, and a "
+        "test for what is measured, which it spoils if it then goes on; longer than max_time (600)",
         "SECONDS",
     ),
     Option(

@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_nnscale import keys, marks, options
-from pytest_nnscale.errors import BadOption, mistakes_text
+from pytest_nnscale.errors import BadOption
 from pytest_nnscale.fixtures import nnscale as nnscale
-from pytest_nnscale.keys import IDLE, NOT_RUN, OURS, VERDICT
+from pytest_nnscale.keys import NOT_RUN, OURS
 
 if TYPE_CHECKING:
-    from pytest_nnscale.tally import Tally
-    from pytest_nnscale.timing.quiet import Quiet
+    from pytest_nnscale.budget import Budget
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -50,60 +49,41 @@ def pytest_collection_modifyitems(
     session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
 ) -> Generator[None, None, None]:
     collected = [*items]  # a glob means also what -k and -m leave out
+    if getattr(config.option, "loadgroup", False) and any(map(marks.has_any, items)):
+        from pytest_nnscale.references import groups
+
+        for item, group in groups(items):  # before pytest-xdist reads them
+            item.add_marker(pytest.mark.xdist_group(group))
     yield  # others may add marks of ours
-    rules = config.stash[keys.OPTIONS].budgets
-    if not rules and not any(marks.has_any(item) for item in collected):
-        return
-    from pytest_nnscale.collecting import collect, is_whole_suite
+    has_budgets = bool(config.stash[keys.OPTIONS].budgets) or any(map(marks.has_any, collected))
+    if has_budgets:
+        from pytest_nnscale.collecting import settle
 
-    found = collect(collected, rules, known=_registered(config))
-    mistakes = [*found.mistakes]
-    # A worker's own command line does not tell: the controller's does.
-    asked = getattr(config, "workerinput", {}).get("nnscale_whole_suite", is_whole_suite(config))
-    if asked and not session.testsfailed:
-        mistakes += [f"nnscale_budgets: {glob!r} matches no test" for glob in found.idle_rules]
-    if any(budget.relative_to for some in found.budgets.values() for budget in some):
-        from pytest_nnscale.references import link
+        settle(session, items, collected)
+    # What samples without a budget: `nnscale.compare`, and `profile`, which somebody has imported.
+    uses_fixture = any("nnscale" in getattr(item, "fixturenames", ()) for item in items)
+    if has_budgets or uses_fixture or "pytest_nnscale.profiling" in sys.modules:
+        from pytest_nnscale.taking_turns import take_turns
 
-        whole = asked and len(items) == len(collected)
-        items[:], unknown = link(items, found.budgets, whole_suite=whole)
-        mistakes += unknown
-    told = {"covered": found.covered, "mistakes": mistakes, "idle_rules": found.idle_rules}
-    worker_says = getattr(config, "workeroutput", None)
-    if worker_says is not None:
-        # Raising in an xdist worker is an INTERNALERROR: the controller speaks instead.
-        worker_says["nnscale"] = json.dumps(told)
-        if mistakes:
-            items.clear()
-            return
-    elif mistakes:
-        raise pytest.UsageError(mistakes_text(mistakes))
-    else:
-        _tally(config).learn(told)
-    for item, budgets in found.budgets.items():
-        item.stash[keys.BUDGETS] = budgets
-        item.stash[keys.MARKED] = marks.own_marks(item)
-    sampled = any(b.metric.sampled for item in items for b in item.stash.get(keys.BUDGETS, ()))
-    # Whoever has set EFFORT before has settled as well what is held off.
-    if sampled and keys.EFFORT not in config.stash:
-        from pytest_nnscale.enforcing import quiet_of
-
-        config.pluginmanager.register(_TakesTurns(quiet_of(config)))
+        take_turns(config, items)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     from pytest_nnscale.collecting import is_whole_suite
+    from pytest_nnscale.listening import tally_of
 
     node.workerinput["nnscale_whole_suite"] = is_whole_suite(node.config)
-    _tally(node.config)  # its listener has to be there before the first report
+    tally_of(node.config)  # its listener has to be there before the first report
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     told = getattr(node, "workeroutput", {}).get("nnscale")
     if told is not None:
-        _tally(node.config).learn(json.loads(told))
+        from pytest_nnscale.listening import tally_of
+
+        tally_of(node.config).learn(json.loads(told))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -116,7 +96,7 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
     try:
         return (yield)
     except BaseException:
-        item.user_properties.append((NOT_RUN, len(budgets)))
+        item.user_properties.append((NOT_RUN, _stated(budgets)))
         raise
 
 
@@ -138,123 +118,43 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     except BaseException:
         if not budgets:
             raise
-        item.user_properties.append((NOT_RUN, len(budgets)))
+        item.user_properties.append((NOT_RUN, _stated(budgets)))
         raise
     compared = getattr(item.stash.get(keys.CALLER, None), "verdicts", ())
     if not budgets and not compared:
         return outcome
     if getattr(item, "_excinfo", None):
         # A unittest case failed or skipped itself, which it does not raise through here.
-        item.user_properties.append((NOT_RUN, len(budgets)))
+        item.user_properties.append((NOT_RUN, _stated(budgets)))
         return outcome
     if not hasattr(item.config, "workeroutput"):
-        _tally(item.config)
-    from pytest_nnscale.enforcing import enforce, judge_test
+        from pytest_nnscale.listening import tally_of
 
-    chosen = item.config.stash[keys.OPTIONS]
-    judged = judge_test(item, budgets)
-    verdicts = judged.verdicts
-    if any(verdict.budget.limit == math.inf for verdict in verdicts):
-        from pytest_nnscale.references import keep_timed
+        tally_of(item.config)
+    from pytest_nnscale.enforcing import end_test
 
-        verdicts = keep_timed(item, verdicts)
-    for verdict in verdicts:
-        told = json.dumps(verdict.without_details().to_dict(), allow_nan=False)
-        item.user_properties.append((VERDICT, told))
-    item.user_properties += [(IDLE, origin) for origin in judged.idle]
-    enforce(item, verdicts, chosen)
+    end_test(item, budgets)
     return outcome
 
 
-def _registered(config: pytest.Config) -> set[str]:
-    """Return the names of all registered marks: those of another plugin are no mistakes."""
-    return {line.partition(":")[0].partition("(")[0].strip() for line in config.getini("markers")}
-
-
-class _TakesTurns:
-    """Keeps measurements out while a test runs; there only in sessions with sampled budgets."""
-
-    def __init__(self, quiet: Quiet) -> None:
-        self._quiet = quiet
-        self._has_run = False
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        self._has_run = True
-        with self._quiet.testing(item.nodeid):
-            return (yield)
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        # What plugins do at the end of a session takes a second or two, garbage collection included,
-        # and others may still measure. No longer than that: a worker lives on until all have ended.
-        if self._has_run and exitstatus != pytest.ExitCode.INTERRUPTED:
-            ending = self._quiet.testing("the end of a session")
-            session.config.stash[keys.ENDING].enter_context(ending)
-
-
-class _Listener:
-    """Hears the reports of a session that has budgets; on xdist's controller, of all workers."""
-
-    def __init__(self, tally: Tally) -> None:
-        self._tally = tally
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        decided = report.when == "call" or (report.when == "setup" and not report.passed)
-        if not decided or report.outcome == "rerun":  # type: ignore[comparison-overlap]
-            return
-        if any(name in OURS for name, _ in report.user_properties):
-            xfailed = report.skipped and hasattr(report, "wasxfail")
-            self._tally.add(report.nodeid, report.user_properties, xfailed=xfailed)
-
-
-def _tally(config: pytest.Config) -> Tally:
-    """Return the session's tally, made when the first budget asks for it."""
-    if keys.TALLY not in config.stash:
-        from pytest_nnscale.tally import Tally
-
-        config.stash[keys.TALLY] = Tally()
-        config.pluginmanager.register(_Listener(config.stash[keys.TALLY]))
-    return config.stash[keys.TALLY]
+def _stated(budgets: Iterable[Budget]) -> int:
+    """Count the budgets that somebody has stated: not those by which a test is timed for others."""
+    return sum(budget.limit != math.inf for budget in budgets)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     tally = session.config.stash.get(keys.TALLY, None)
-    if tally is None:
-        return
-    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if tally.mistakes:
-        session.exitstatus = pytest.ExitCode.USAGE_ERROR
-        if reporter is None:
-            sys.stderr.write(f"{mistakes_text(tally.mistakes)}\n")
-    elif tally.vain_origins and session.exitstatus == pytest.ExitCode.OK:
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        if reporter is None:
-            from pytest_nnscale.report.terminal import in_vain
+    if tally is not None:
+        from pytest_nnscale.listening import settle_exit
 
-            sys.stderr.writelines(f"{line}\n" for line in in_vain(tally))
+        settle_exit(session, tally)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     tally = config.stash.get(keys.TALLY, None)
-    if tally is None:
-        return
-    if tally.mistakes:
-        terminalreporter.write_line(f"ERROR: {mistakes_text(tally.mistakes)}", red=True)
-        return
-    for glob in tally.idle_rules:
-        terminalreporter.write_line(
-            f"note: nnscale_budgets {glob!r} matches none of the tests collected this time"
-        )
-    if tally.empty:
-        return
-    from pytest_nnscale.report.terminal import summary
+    if tally is not None:
+        from pytest_nnscale.listening import write_summary
 
-    for line, colour in summary(
-        tally,
-        width=terminalreporter._tw.fullwidth,
-        verbosity=config.get_verbosity(),
-    ):
-        terminalreporter.write_line(line, **({colour: True} if colour else {}))
+        write_summary(terminalreporter, config, tally)

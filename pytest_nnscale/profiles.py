@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_nnscale.measurement import Measurement, Metric
+from pytest_nnscale.meters.effort import Effort
 from pytest_nnscale.meters.table import measure
 from pytest_nnscale.observation import Observation
 
 if TYPE_CHECKING:
     from pytest_nnscale.budget import Phase
     from pytest_nnscale.counting.counter import Count
+
+
+_USUAL = Effort()
 
 
 class ModuleRow(NamedTuple):
@@ -140,9 +144,11 @@ class Profile:
         return profile_table(self)
 
 
-def profile_of(observation: Observation, metrics: Iterable[Metric]) -> Profile:
+def profile_of(
+    observation: Observation, metrics: Iterable[Metric], effort: Effort = _USUAL
+) -> Profile:
     """Measure some metrics of an observation and join them with its module rows."""
-    found = tuple(measure(m, observation, phase=observation.phase) for m in metrics)
+    found = tuple(measure(m, observation, phase=observation.phase, effort=effort) for m in metrics)
     order = (observation.tree or observation.inventory.tree).paths
     return assemble(observation.subject, observation.phase, found, observation.count, order)
 

@@ -69,8 +69,24 @@ def profile(
 def _profile_of(
     workload: Workload, metrics: Collection[Metric], *, runs: bool, device: str | None
 ) -> Profile:
-    memory = Metric.MEMORY in metrics
-    return profile_of(observe(workload, runs=runs, device=device, memory=memory), metrics)
+    observation = observe(workload, runs=runs, device=device, memory=Metric.MEMORY in metrics)
+    if not any(metric.sampled for metric in metrics):
+        return profile_of(observation, metrics)
+    from pytest_nnscale.meters.effort import Effort
+    from pytest_nnscale.timing.quiet import Quiet
+
+    quiet = Quiet()
+    profile = profile_of(observation, metrics, Effort(quiet=quiet.measuring))
+    return _noted(profile, quiet.take_notes())
+
+
+def _noted(profile: Profile, notes: tuple[str, ...]) -> Profile:
+    """Add to what was sampled what there is to say of the wait for a quiet machine."""
+    measurements = (
+        replace(m, notes=(*m.notes, *notes)) if m.metric.sampled else m
+        for m in profile.measurements
+    )
+    return replace(profile, measurements=tuple(measurements))
 
 
 def workload_from(

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from pytest_nnscale.body import device_of
 from pytest_nnscale.naming import joint_name
 from pytest_nnscale.observation import Observation
 
@@ -55,6 +54,7 @@ def observe_target(
     counted, and the observation says why.
     """
     from pytest_nnscale.counting.counter import Counter
+    from pytest_nnscale.observing import ran_on
     from pytest_nnscale.preservation.keepsake import preserved
     from pytest_nnscale.workload import Workload
 
@@ -101,7 +101,7 @@ def observe_target(
         count,
         repeat=None if target.dressed else workload.call,
         guard=lambda: preserved(roots, touched, inputs=inputs),
-        device=device_of(count.devices),
+        device=ran_on(counter, workload.device),
         reason=_DRESSED if target.dressed else "",
         remedy=_UNDRESS if target.dressed else "",
         elsewhere=counter.parameters_elsewhere,

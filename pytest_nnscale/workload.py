@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -48,7 +48,7 @@ class Workload:
 
     @property
     def device(self) -> str:
-        """Its device: where its model lives, else its inputs, else the CPU."""
+        """Where its model lives, else its inputs, else the CPU; its operators may run elsewhere."""
         kept = itertools.chain.from_iterable(map(_kept, self.modules))
         for tensor in itertools.chain(kept, self.tensors):
             return str(tensor.device)
@@ -61,7 +61,7 @@ class Workload:
         """
         if all(tensor.device.type != "meta" for tensor in self.tensors):
             return
-        homes = {tensor.device.type for model in self.modules for tensor in _kept(model)}
+        homes = homes_of(self.modules)
         if homes and "meta" not in homes:
             raise BadWorkload(
                 f"an input is on meta and the model on {' and '.join(sorted(homes))}: "
@@ -136,6 +136,11 @@ class Workload:
     def compiled(self) -> bool:
         """Whether any part of it went through torch.compile."""
         return is_compiled(self.model)
+
+
+def homes_of(models: Iterable[torch.nn.Module]) -> set[str]:
+    """Return the kinds of devices on which models keep tensors."""
+    return {tensor.device.type for model in models for tensor in _kept(model)}
 
 
 def _kept(model: torch.nn.Module) -> Iterator[torch.Tensor]:

@@ -191,12 +191,12 @@ def test_params_not_asked_for_are_not_printed_as_zero(run: Run) -> None:
 def test_what_is_missing_from_what_was_asked_is_an_exit_code(run: Run) -> None:
     """The rest is printed; what says why names nothing that only pytest has."""
     result = run(*CONV, "--metrics", "flops,energy")
-    assert (result.exit_code, result.stderr) == (1, "")
+    assert (result.exit_code, result.stderr) == (2, "")
     lines = result.stdout.splitlines()
     assert "  flops    7.776 kFLOP" in lines
     assert "  energy   unmeasured: no counter in this test; buy one" in lines
     result = run(*CONV, "--metrics", "flops,energy", "--json")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert json.loads(result.stdout)["measurements"]["energy"]["value"] is None
     result = run(*CONV, "--metrics", "energy")
     assert (result.exit_code, result.stdout) == (5, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,49 @@ def test_a_processor_that_nothing_is_known_of_has_its_architecture(
     monkeypatch.setattr(fingerprint.platform, "processor", lambda: "")
     monkeypatch.setattr(fingerprint.platform, "machine", lambda: "riscv64")
     assert take_fingerprint().cpu.startswith("riscv64 (")
+
+
+@pytest.fixture
+def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put a folder where the kernel tells of control groups, for a process that may use 64 cores."""
+    monkeypatch.setattr(fingerprint, "_CGROUPS", tmp_path)
+    monkeypatch.setattr(fingerprint, "_OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(64)), raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "cores"),
+    [
+        ("", {}, 64),
+        ("0::/", {"cpu.max": "max 100000"}, 64),
+        ("0::/", {"cpu.max": "200000 100000"}, 2),
+        ("0::/", {"cpu.max": "150000 100000"}, 1.5),
+        ("0::/", {"cpu.max": "6500000 100000"}, 64),
+        ("0::/", {"cpu.max": "what is this"}, 64),
+        ("0::/a/b", {"a/b/cpu.max": "max 100000", "a/cpu.max": "400000 100000"}, 4),
+        ("0::/a/b", {"a/b/cpu.max": "300000 100000", "a/cpu.max": "400000 100000"}, 3),
+        ("0::/a", {"b/cpu.max": "300000 100000"}, 64),
+        ("1:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 64),
+        ("1:cpu:/", {"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"}, 0.5),
+        (
+            "2:pids:/\n1:cpu,cpuacct:/a",
+            {"cpu/a/cpu.cfs_quota_us": "800000", "cpu/a/cpu.cfs_period_us": "100000"},
+            8,
+        ),
+    ],
+)
+def test_a_container_has_the_cores_that_it_is_given_the_time_of(
+    groups: Path, own: str, files: dict[str, str], cores: float
+) -> None:
+    """It sees all of the machine's, and may not use them."""
+    (groups / "own").write_text(own)
+    for name, text in files.items():
+        (groups / name).parent.mkdir(parents=True, exist_ok=True)
+        (groups / name).write_text(f"{text}\n")
+    found = take_fingerprint()
+    assert found.cores == cores
+    assert f" of {cores} cores" in str(found)
 
 
 def test_its_text_is_one_line() -> None:

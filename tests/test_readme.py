@@ -1,4 +1,4 @@
-"""The README's example: it passes as written, and fails as shown."""
+"""The README: its example passes as written and fails as shown, and its table has every option."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from pytest_nnscale.marks import MARKS
+from pytest_nnscale.options import OPTIONS, REQUIRABLE, Option, Options
 
 README = Path(__file__).parents[1] / "README.md"
 ARGS = ("--nnscale-max-time=1", "-p", "no:cacheprovider")
@@ -18,6 +21,35 @@ def block(after: str) -> str:
     found = re.search(r"```\w*\n(.*?)```", below, re.DOTALL)
     assert found is not None
     return found[1]
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.key)
+def test_the_table_has_every_option(option: Option) -> None:
+    """With its flag, its ini key and its default."""
+    (row,) = (line for line in table("## Options") if f"`{option.flag} " in line)
+    assert f"| `{option.key}`" in row
+    default = getattr(Options(), option.name)
+    shown = "no" if default is False else f"{default:g}" if isinstance(default, float) else default
+    assert option.repeats or f"`{option.flag} {shown}`" in row
+    if option.name == "require":
+        assert all(f"`{name}`" in row for name in REQUIRABLE)
+
+
+def test_the_table_has_no_other_option() -> None:
+    """One that is gone is not promised."""
+    assert len(table("## Options")) == len(OPTIONS) + 2
+
+
+def test_the_table_of_marks_has_every_mark() -> None:
+    """And no other."""
+    rows = [re.match(r"\| `(\w+)`", line) for line in table("## Marks")]
+    assert [row[1] for row in rows if row] == [spec.name for spec in MARKS]
+
+
+def table(heading: str) -> list[str]:
+    """Return the lines of the first table below a heading."""
+    below = README.read_text(encoding="utf-8").partition(f"\n{heading}\n")[2].partition("\n## ")[0]
+    return [line for line in below.splitlines() if line.startswith("|")]
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ A worker says what it has found and waits; the command says what to do next.
 
     worker to command
         collected  what was collected, and what the worker is: see `worker.py`
-        ready      a call of a test is warm and waits
+        ready      a call of a test is warm and waits: which call, of what, in which phase, where
         seconds    the answer to `time`: seconds per call, or why there are none
         tested     how a test ended, and what was counted in it
         ended      the session is over
@@ -24,7 +24,7 @@ import selectors
 from typing import Any
 
 # Raised with every change of what is said, since the two sides may have different versions.
-PROTOCOL = 1
+PROTOCOL = 2
 # Where a worker finds its settings, JSON: its pipes, and what it has to know of its tree.
 VARIABLE = "PYTEST_NNSCALE_AB"
 

@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
-import json as json_text
-import os
-import tempfile
-from contextlib import suppress
+import math
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated
 
 import typer
-from typer.core import TyperCommand
 
 from pytest_nnscale.ab.comparison import Report
+from pytest_nnscale.ab.ending import arguments_of
+from pytest_nnscale.ab.output import find_targets, tell, warn_of_noise
+from pytest_nnscale.ab.pair import Plan
 from pytest_nnscale.ab.ratio import Change
 from pytest_nnscale.ab.session import Asked, compare_revisions
-from pytest_nnscale.ab.stopping import Stopped, stopping
-from pytest_nnscale.ab.trial import Plan
-from pytest_nnscale.errors import BadOption, CannotCompare
+from pytest_nnscale.ab.stopping import stopping
+from pytest_nnscale.errors import BadOption
 from pytest_nnscale.exits import Exit
 
-_ARGUMENTS = "pytest_nnscale.ab.arguments"
-_OURS = (Change.SLOWER, Change.FASTER, Change.SAME, Change.INCONCLUSIVE)
-
-
-class AbCommand(TyperCommand):
-    """A command that leaves what follows `--` to pytest."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read what comes before `--`."""
-        place = args.index("--") if "--" in args else len(args)
-        ctx.meta[_ARGUMENTS] = tuple(args[place + 1 :])
-        return super().parse_args(ctx, args[:place])
-
-    def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """Name pytest's arguments in the line of usage."""
-        return [*super().collect_usage_pieces(ctx), "[-- PYTEST ARGS]"]
+_MEASURED = (Change.SLOWER, Change.FASTER, Change.SAME, Change.INCONCLUSIVE)
 
 
 def ab(
@@ -55,6 +38,9 @@ def ab(
     max_time: Annotated[
         float, typer.Option(help="seconds for each test; six restarts are always made", min=0)
     ] = 60.0,
+    max_wait: Annotated[
+        float, typer.Option(help="seconds to wait for a quiet machine, each time", min=0)
+    ] = 600.0,
     strict: Annotated[
         bool, typer.Option("--strict", help="exit with 3 where a test is inconclusive")
     ] = False,
@@ -81,31 +67,23 @@ def ab(
     Both run here, now, and in turns: pytest is started for each of them over and over, and one times
     while the other waits. What follows -- goes to pytest.
 
-    Exits with 0 where nothing is slower, 1 where something is, 2 where something did not work, 3
-    where something is inconclusive and --strict is given, 5 where nothing was measured.
+    Exits with 0 where nothing is slower, 1 where something is, 2 where something did not work or a
+    part was not measured, 3 where something is inconclusive and --strict is given, 5 where nothing
+    was measured.
     """
     from pytest_nnscale.ab.progress import shown_progress
     from pytest_nnscale.timing.quiet import Quiet
 
-    try:
-        plan = Plan(threshold=read_threshold(threshold), max_time_s=max_time)
-        targets = _targets(json, markdown)
-        asked = Asked(
-            base, head, arguments_of(ctx), plan, confidence, setup, base_python, head_python
-        )
-        with stopping(), shown_progress() as progress:
-            report = compare_revisions(asked, folder=Path.cwd(), progress=progress, quiet=Quiet())
-        _tell(report, targets)
-        _warn_of_noise(report)
-    except BadOption as error:
-        stop(str(error))
-    except CannotCompare as error:
-        if error.output:
-            typer.echo(error.output.rstrip("\n"), err=True)
-        stop(str(error))
-    except Stopped as stopped:
-        typer.echo("nnscale: stopped; its worktrees and processes are gone", err=True)
-        raise typer.Exit(128 + stopped.number) from None
+    plan = Plan(
+        threshold=read_threshold(threshold), max_time_s=read_seconds("--max-time", max_time)
+    )
+    quiet = Quiet(read_seconds("--max-wait", max_wait))
+    targets = find_targets(json, markdown)
+    asked = Asked(base, head, arguments_of(ctx), plan, confidence, setup, base_python, head_python)
+    with stopping(), shown_progress() as progress:
+        report = compare_revisions(asked, folder=Path.cwd(), progress=progress, quiet=quiet)
+    tell(report, targets)
+    warn_of_noise(report, Path.cwd())
     for each in report.comparisons:
         if each.output:
             typer.echo(f"\n{each.test}\n{each.output}", err=True)
@@ -115,21 +93,15 @@ def ab(
     raise typer.Exit(code)
 
 
-def arguments_of(ctx: typer.Context) -> tuple[str, ...]:
-    """Return what followed `--`."""
-    found: tuple[str, ...] = ctx.meta[_ARGUMENTS]
-    return found
-
-
 def exit_of(report: Report, *, strict: bool) -> Exit:
     """Return what a report ends the command with."""
     counts = report.counts
     if Change.SLOWER in counts:
         return Exit.RED
+    if not any(change in counts for change in _MEASURED):
+        return Exit.NOTHING
     if Change.UNMEASURED in counts:
         return Exit.ERROR
-    if not any(change in counts for change in _OURS):
-        return Exit.NOTHING
     return Exit.INCONCLUSIVE if strict and Change.INCONCLUSIVE in counts else Exit.FINE
 
 
@@ -146,7 +118,7 @@ def why_nothing(report: Report) -> str:
             "nothing was measured: no test of either side has a budget for latency; mark one with "
             "@pytest.mark.max_latency_ms(...), or look at what is handed to pytest after --"
         )
-    return "nothing was measured: no test can be timed on both sides"
+    return "nothing was measured: no test can be timed on both sides; the lines above say why"
 
 
 def read_threshold(text: str) -> float:
@@ -162,73 +134,8 @@ def read_threshold(text: str) -> float:
     return threshold
 
 
-def _targets(json: str | None, markdown: str | None) -> dict[str, str | None]:
-    """See, before the hour that it takes, that what was asked for can be written."""
-    if json == markdown == "-":
-        raise BadOption("--json and --markdown cannot both go to stdout: give one a file")
-    for option, target in (("--json", json), ("--markdown", markdown)):
-        folder = Path(target or "-").absolute().parent
-        if not (folder.is_dir() and os.access(folder, os.W_OK)) or Path(target or "-").is_dir():
-            raise BadOption(f"{option}: {target!r} cannot be written")
-    return {"json": json, "markdown": markdown}
-
-
-def _tell(report: Report, targets: dict[str, str | None]) -> None:
-    from pytest_nnscale.report.ab import ab_lines, ab_markdown
-
-    texts = {
-        "json": lambda: json_text.dumps(report.to_dict(), allow_nan=False, indent=2) + "\n",
-        "markdown": lambda: ab_markdown(report),
-    }
-    # Only what was asked for goes to a stdout that is piped into something.
-    for line in ab_lines(report):
-        typer.echo(line, err="-" in targets.values())
-    for kind, target in targets.items():
-        if target == "-":
-            typer.echo(texts[kind](), nl=False)
-        elif target is not None:
-            _write(Path(target), texts[kind]())
-
-
-def _warn_of_noise(report: Report) -> None:
-    """Say of which tests this machine cannot tell what the threshold asks for."""
-    from pytest_nnscale.noise import Noise, any_known, whole_id
-
-    if not any_known():
-        return
-    noise = Noise()
-    for each in report.comparisons:
-        floor = noise.recall(whole_id(each.test, Path.cwd()), each.call)
-        if floor is not None and floor.ratio > report.threshold:
-            typer.echo(
-                f"warning: {each.test}: the threshold is {100 * report.threshold:g} %, and on this "
-                f"machine identical code is up to {100 * floor.ratio:.1f} % apart (nnscale calibrate)",
-                err=True,
-            )
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file as a whole or not at all."""
-    handle, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
-    try:
-        with open(handle, "w", encoding="utf-8") as out:  # noqa: PTH123 - a descriptor
-            out.write(text)
-        # What mkstemp makes is for its owner alone.
-        Path(name).chmod(0o666 & ~_umask())
-        Path(name).replace(path)
-    except BaseException:
-        with suppress(OSError):
-            Path(name).unlink()
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def stop(message: str) -> NoReturn:
-    """End the command with one sentence about what did not work."""
-    typer.echo(f"nnscale: {' '.join(message.split())}", err=True)
-    raise typer.Exit(Exit.ERROR)
+def read_seconds(option: str, seconds: float) -> float:
+    """Return a length of time that ends; BadOption for another."""
+    if not math.isfinite(seconds):
+        raise BadOption(f"{option}: {seconds:g} is no number of seconds, such as 60")
+    return seconds

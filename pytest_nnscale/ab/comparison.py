@@ -1,4 +1,21 @@
-"""What came of a comparison: values that survive JSON."""
+"""What came of a comparison: values that survive JSON.
+
+The JSON of `nnscale ab --json`, times in seconds, shares as fractions; what is not known is null::
+
+    format        1, raised when something here changes its meaning
+    base, head    name, commit (of the working tree the one it was edited from), versions, threads,
+                  dirty (whether its files differ from the commit)
+    threshold, confidence, restarts, took_s
+    comparisons   one for each call of each test:
+        test, call, phase, subject, file    which it is; call 0 is the test's body
+        change        slower, faster, same, inconclusive, only in base, only in head, skipped, unmeasured
+        ratio         value, low, high: head's time by base's
+        base_s, head_s                      medians over the restarts
+        log_ratios, seconds                 of each restart: the logarithm of its ratio; base's and head's
+        exact         base, head: what was counted, by metric, as a profile has it
+        causes        what of it differs: metric, base, head, and the modules that make the difference
+        reason, remedy, output              why there is no verdict, what to do, what was printed
+"""
 
 from __future__ import annotations
 
@@ -6,6 +23,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pytest_nnscale.ab.cause import find_causes
 from pytest_nnscale.ab.ratio import Change, Ratio
 from pytest_nnscale.budget import Phase
 from pytest_nnscale.measurement import Measurement
@@ -30,7 +48,9 @@ class Comparison:
     """One call of one test in both trees.
 
     `call` numbers the calls of a test that makes several through the fixture; 0 is its body. `base`
-    and `head` are what was counted of it. `reason` says why nothing was compared, `remedy` what to do.
+    and `head` are what was counted of it. `reason` says why nothing was compared, or what else to know
+    of it, `remedy` what to do. `output` is what was printed where it ended badly. `file` is where the
+    test stands, from where the command was started.
     """
 
     test: str
@@ -44,9 +64,10 @@ class Comparison:
     reason: str = ""
     remedy: str = ""
     output: str = ""
+    file: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the comparison as plain JSON types."""
+        """Return the comparison as plain JSON types: see the top of this file."""
         timing = self.timing
         exact = {
             side: {m.metric.value: m.without_details().to_dict() for m in found}
@@ -62,20 +83,36 @@ class Comparison:
             "base_s": None if timing is None else timing.base_s,
             "head_s": None if timing is None else timing.head_s,
             "log_ratios": [] if timing is None else list(timing.logs),
+            "seconds": [] if timing is None else [list(each) for each in timing.seconds],
             "exact": exact,
+            "causes": [
+                {
+                    "metric": cause.metric.value,
+                    "base": cause.base,
+                    "head": cause.head,
+                    "modules": [part._asdict() for part in cause.parts],
+                }
+                for cause in find_causes(self.base, self.head)
+            ],
             "reason": self.reason,
             "remedy": self.remedy,
+            "output": self.output,
+            "file": self.file,
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """What one side was: its tree, and the versions that it ran with."""
+    """What one side was: its tree, and the versions that it ran with.
+
+    A tree is `dirty` whose files differ from the commit.
+    """
 
     name: str
     commit: str
     versions: dict[str, str]
     threads: int | None = None
+    dirty: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import tempfile
@@ -17,12 +18,15 @@ from pytest_nnscale.ab.stopping import held_back
 # From being asked to end to being ended.
 _PATIENCE_S = 3.0
 _PAUSE_S = 0.01
+# Inherited by whatever is started, and so found where a process has left the group.
+_MARK = "NNSCALE_AB_GROUP"
 
 
 class Group:
     """A command in a session of its own, which a Ctrl-C in ours does not reach; POSIX only.
 
-    What it prints goes to a file. Leaving the block ends whatever of it still runs.
+    What it prints goes to a file. Leaving the block ends whatever of it still runs; on Linux also what
+    has left the session for one of its own.
     """
 
     def __init__(
@@ -35,11 +39,12 @@ class Group:
     ) -> None:
         self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the group
         self._output: bytes | None = None
+        self._mark = f"{_MARK}={secrets.token_hex(16)}"
         try:
             self._process = subprocess.Popen(
                 command,
                 cwd=folder,
-                env=dict(environment),
+                env={**environment, _MARK: self._mark.partition("=")[2]},
                 stdin=subprocess.DEVNULL,
                 stdout=self._printed,
                 stderr=subprocess.STDOUT,
@@ -91,6 +96,7 @@ class Group:
                 while not self.has_ended and time.monotonic() < until_s:
                     time.sleep(_PAUSE_S)
             self._signal(signal.SIGKILL)
+            self._end_those_who_left()
             self._process.wait()
             self._printed.seek(0)
             self._output = self._printed.read()
@@ -99,6 +105,13 @@ class Group:
     def output(self) -> str:
         """Return what was printed, once it has ended."""
         return (self._output or b"").decode(errors="replace")
+
+    def _end_those_who_left(self) -> None:
+        for file in Path("/proc").glob("[0-9]*/environ"):
+            # Of somebody else's processes nothing can be read, and none of them is meant.
+            with suppress(OSError):
+                if os.fsencode(self._mark) in file.read_bytes().split(b"\0"):
+                    os.kill(int(file.parent.name), signal.SIGKILL)
 
     def _signal(self, number: int) -> None:
         with suppress(ProcessLookupError, PermissionError):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -12,50 +15,73 @@ from typing import NamedTuple
 from pytest_nnscale.ab.channel import PROTOCOL, VARIABLE, Channel, Closed, Message
 from pytest_nnscale.ab.group import Group
 from pytest_nnscale.ab.origins import Stranger
-from pytest_nnscale.ab.tree import Interpreter, Tree, environment
+from pytest_nnscale.ab.tree import Tree, environment
 from pytest_nnscale.errors import CannotCompare, CannotMeasure
 
 # How often to look whether it is still there, while it is waited for.
 _LOOK_S = 0.5
 _TO_END_S = 30.0
+# After as long as this, and again after as long, it is said that it is still waited for.
+_TELL_S = 30.0
 
 
 class Place(NamedTuple):
-    """All it takes to start a worker: a tree, and what was found out about it."""
+    """All it takes to start a worker: a tree, and what was found out about it.
+
+    `leading` are the folders that lead the import path, `origins` the file that says where modules may
+    come from; without one they may come from anywhere.
+    """
 
     tree: Tree
-    interpreter: Interpreter
-    leading: tuple[Path, ...]
+    leading: tuple[Path, ...] = ()
+    origins: Path | None = None
+
+
+class Died(CannotCompare):
+    """A worker has ended before its time; `how` is what there is to know of its end."""
+
+    def __init__(self, reason: str, *, how: str, output: str) -> None:
+        super().__init__(reason, output=output)
+        self.how = how
 
 
 class Partner:
     """One worker; leaving the block ends it.
 
     `arguments` are pytest's. `files`, where known, are those of the tests that will run: nothing else
-    is collected then.
+    is collected then. `waits` is told, now and then, which side has been waited for, and how long.
     """
 
-    def __init__(self, place: Place, arguments: Sequence[str], files: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        place: Place,
+        arguments: Sequence[str],
+        files: Sequence[str] = (),
+        *,
+        waits: Callable[[str, float], None] = lambda _side, _seconds: None,
+    ) -> None:
         self.tree = place.tree
         self.threads: int | None = None
+        self._waits = waits
+        # For what pytest would otherwise leave in the project: it goes with the worker.
+        self._scratch = tempfile.TemporaryDirectory(prefix="nnscale-ab-worker-")
         down, up = os.pipe(), os.pipe()
         theirs, ours = (down[0], up[1]), (up[0], down[1])
         self._channel = Channel(*ours)
         tree = place.tree
         settings = {
             "pipes": theirs,
-            "root": str(tree.root),
-            "others": [str(other) for other in tree.others],
-            "places": [str(leading) for leading in place.leading],
-            "environments": [str(e) for e in tree.environments(place.interpreter.prefixes)],
+            "origins": str(place.origins or ""),
             "files": list(files),
+            "scratch": self._scratch.name,
         }
         words = [tree.python, "-m", "pytest", "-p", "pytest_nnscale.ab.worker", *arguments]
-        variables = {**environment(place.leading), VARIABLE: json.dumps(settings)}
+        variables = {**environment(place.leading, tree.caches), VARIABLE: json.dumps(settings)}
         try:
             self._group = Group(words, tree.folder, variables, pipes=theirs)
         except BaseException:
             self._channel.close()
+            self._scratch.cleanup()
             raise
         finally:
             for descriptor in theirs:
@@ -72,10 +98,11 @@ class Partner:
     ) -> None:
         self._channel.close()
         self._group.end()
+        self._scratch.cleanup()
 
     def collected(self) -> Message:
         """Return what it has collected; CannotCompare where it could not."""
-        found = self._hear("collected", "its tests cannot be collected")
+        found = self._hear(("collected",), "its tests cannot be collected")
         if found["protocol"] != PROTOCOL:
             raise CannotCompare(
                 f"{self.tree.side} has another version of pytest-nnscale, which cannot be led from "
@@ -90,12 +117,12 @@ class Partner:
 
     def advance(self) -> Message:
         """Return what it comes to next: a call that is `ready`, or a test that is `tested`."""
-        return self._hear("ready, tested", "it ended in the middle of a test")
+        return self._hear(("ready", "tested"), "it ended in the middle of a test")
 
     def take(self, samples: int, *, calls: int) -> Sequence[float]:
         """Return the seconds per call of some batches of calls, made now."""
         self._tell({"do": "time", "samples": samples, "calls": calls})
-        found = self._hear("seconds", "it ended while it was timed")
+        found = self._hear(("seconds",), "it ended while it was timed")
         if found["seconds"] is None:
             raise CannotMeasure(f"{self.tree.side}: {found['reason']}")
         seconds: list[float] = found["seconds"]
@@ -107,7 +134,7 @@ class Partner:
 
     def finish(self) -> None:
         """Wait until its session is over, and see that it was its own tree's to the end."""
-        found = self._hear("ended", "its session did not come to its end")
+        found = self._hear(("ended",), "its session did not come to its end")
         self._refuse(found["stranger"])
         self.threads = found["threads"]
         self._group.wait(_TO_END_S)
@@ -128,7 +155,8 @@ class Partner:
         except Closed:
             raise self._gone("it ended unasked") from None
 
-    def _hear(self, wanted: str, otherwise: str) -> Message:
+    def _hear(self, wanted: Sequence[str], otherwise: str) -> Message:
+        begun_s = told_s = time.monotonic()
         try:
             while True:
                 message = self._channel.receive(_LOOK_S)
@@ -137,16 +165,35 @@ class Partner:
                 # What it forked may hold the pipe open.
                 if self._group.has_ended:
                     raise Closed
+                now_s = time.monotonic()
+                if now_s - told_s >= _TELL_S:
+                    told_s = now_s
+                    self._waits(self.tree.side, now_s - begun_s)
         except Closed:
             raise self._gone(otherwise) from None
         if message["is"] not in wanted:
             raise self._gone(otherwise)
         return message
 
-    def _gone(self, what: str) -> CannotCompare:
+    def _gone(self, what: str) -> Died:
         # It may be about to say why.
-        self._group.wait(_TO_END_S)
+        how = _ending_of(self._group.wait(_TO_END_S))
         self._group.end()
-        return CannotCompare(
-            f"{self.tree.side} ({self.tree.name}): {what}", output=self._group.output()
+        return Died(
+            f"{self.tree.side} ({self.tree.name}): {what}: it {how}",
+            how=how,
+            output=self._group.output(),
         )
+
+
+def _ending_of(status: int | None) -> str:
+    """Say how a process has ended, by its status; one that had to be ended has none."""
+    if status is None:
+        return "said nothing that makes sense, and did not end"
+    if status >= 0:
+        return f"exited with {status}"
+    try:
+        name = f" ({signal.Signals(-status).name})"
+    except ValueError:  # one of the real-time signals
+        name = ""
+    return f"was killed by signal {-status}{name}"

@@ -6,45 +6,28 @@ of them the two workers take turns.
 
 from __future__ import annotations
 
+import os.path
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any, Protocol
 
 from pytest_nnscale.ab.channel import Message
 from pytest_nnscale.ab.comparison import Comparison, Report, Side
-from pytest_nnscale.ab.partner import Partner, Place
+from pytest_nnscale.ab.meeting import Meeting, Quiet
+from pytest_nnscale.ab.pair import Plan
+from pytest_nnscale.ab.partner import Died, Partner, Place
 from pytest_nnscale.ab.ratio import Change
 from pytest_nnscale.ab.stopping import held_back
-from pytest_nnscale.ab.trial import Plan, Trial
-from pytest_nnscale.ab.turns import take_turns
-from pytest_nnscale.errors import CannotCompare, CannotMeasure
+from pytest_nnscale.ab.trial import Trial
+from pytest_nnscale.errors import CannotCompare
+
+# What is said of a worker from which nothing has come for a while begins with this.
+WAITING = "still waiting"
 
 # Told what is under way, how many restarts of tests are done, and how many are planned so far.
 Progress = Callable[[str, int, int], None]
-
-
-class Quiet(Protocol):
-    """What holds others off: see `timing/quiet.py`."""
-
-    def testing(self, what: str) -> AbstractContextManager[Any]:
-        """Hold the measurements of others off, while tests run here."""
-
-    def measuring(self, device: str) -> AbstractContextManager[Any]:
-        """Hold the tests of others off as well, while a device is measured."""
-
-
-class Undisturbed:
-    """Holds nobody off."""
-
-    def testing(self, what: str) -> AbstractContextManager[Any]:
-        """Do nothing."""
-        del what
-        return nullcontext()
-
-    measuring = testing
 
 
 class Restarts:
@@ -60,6 +43,7 @@ class Restarts:
         confidence: float | None,
         quiet: Quiet,
         progress: Progress,
+        unchanged: Callable[[], None] = lambda: None,
     ) -> None:
         self._places = (base, head)
         self._arguments = arguments
@@ -67,12 +51,14 @@ class Restarts:
         self._confidence = confidence
         self._quiet = quiet
         self._progress = progress
+        self._unchanged = unchanged
         self._starts_s: list[float] = []
         self._trials: dict[str, Trial] = {}
         self._files: tuple[dict[str, str], dict[str, str]] = ({}, {})
         self._alone: tuple[Comparison, ...] = ()
         self._sides: tuple[Side, Side] | None = None
         self._done = 0
+        self._under_way = ""
 
     def compare(self) -> Report:
         """Restart both sides until all is decided; CannotCompare says why that cannot be."""
@@ -81,6 +67,15 @@ class Restarts:
         while not restarts or self._undecided():
             restarts += 1
             self._restart(restarts)
+            # What is no longer the code that was meant is not worth another restart.
+            self._unchanged()
+        for trial in self._trials.values():
+            if not trial.seen_through:
+                trial.settle(
+                    Change.UNMEASURED,
+                    "whose code it ran is not known: other tests ended all its restarts",
+                    remedy="leave those out: nnscale ab BASE -- --deselect TEST",
+                )
         comparisons = [c for trial in self._trials.values() for c in trial.comparisons()]
         assert self._sides is not None
         return Report(
@@ -106,12 +101,12 @@ class Restarts:
                 files = sorted({self._files[side][trial.test] for trial in self._undecided()})
                 words = self._arguments_of(side)
                 with held_back():
-                    started[side] = Partner(self._places[side], words, files)
+                    started[side] = Partner(self._places[side], words, files, waits=self._wait)
                     running.enter_context(started[side])
             base, head = started[0], started[1]
             found = base.collected(), head.collected()
             self._starts_s.append(time.monotonic() - begun_s)
-            if number == 1:
+            if self._sides is None:
                 self._note_collected(*found)
             trials = self._undecided()
             for side, partner in ((0, base), (1, head)):
@@ -119,27 +114,42 @@ class Restarts:
                 partner.run([trial.test for trial in trials])
             for trial in trials:
                 self._tell(number, trial.test)
-                self._run(trial, base, head, head_first=swapped)
+                if not self._has_run(trial, base, head, head_first=swapped):
+                    return  # the next restart goes on with those that follow it
                 self._done += 1
             base.finish()
             head.finish()
-            self._sides = (
-                Side(base.tree.name, base.tree.commit, found[0]["versions"], base.threads),
-                Side(head.tree.name, head.tree.commit, found[1]["versions"], head.threads),
-            )
+            self._sides = self._sides_of(found, (base.threads, head.threads))
+            for trial in trials:
+                trial.seen_through = True
 
     def _arguments_of(self, side: int) -> list[str]:
         return [self._places[side].tree.moved(argument) for argument in self._arguments]
 
     def _note_collected(self, base: Message, head: Message) -> None:
         self._files = (base["tests"], head["tests"])
+        self._sides = self._sides_of((base, head), (None, None))
         confidence = self._confidence or head["confidence"]
         self._plan = replace(self._plan, confidence=confidence)
-        self._trials = {test: Trial(test) for test in head["tests"] if test in base["tests"]}
+        folder = self._places[1].tree.folder
+        self._trials = {
+            test: Trial(test, file=os.path.relpath(file, folder))
+            for test, file in head["tests"].items()
+            if test in base["tests"]
+        }
         self._alone = (
             *(Comparison(t, Change.ONLY_IN_BASE) for t in base["tests"] if t not in head["tests"]),
             *(Comparison(t, Change.ONLY_IN_HEAD) for t in head["tests"] if t not in base["tests"]),
         )
+
+    def _sides_of(
+        self, found: tuple[Message, Message], threads: tuple[int | None, int | None]
+    ) -> tuple[Side, Side]:
+        base, head = (
+            Side(place.tree.name, place.tree.commit, told["versions"], number)
+            for place, told, number in zip(self._places, found, threads, strict=True)
+        )
+        return base, head
 
     def _check(self, trials: Sequence[Trial], found: Message, partner: Partner) -> None:
         for trial in trials:
@@ -149,31 +159,21 @@ class Restarts:
                     "and in a later restart it was not"
                 )
 
-    def _run(self, trial: Trial, base: Partner, head: Partner, *, head_first: bool) -> None:
-        begun_s = time.monotonic()
-        at_base, at_head = base.advance(), head.advance()
-        while at_base["is"] == at_head["is"] == "ready":
-            if at_base["ordinal"] != at_head["ordinal"]:
-                trial.settle(Change.UNMEASURED, "it does not make its calls in the same order")
-            elif trial.wants(at_base["ordinal"]):
-                self._time(trial, at_base, base, head, head_first=head_first)
-            base.go_on()
-            head.go_on()
-            at_base, at_head = base.advance(), head.advance()
-        at_base, at_head = _to_its_end(base, at_base), _to_its_end(head, at_head)
-        trial.spent_s += time.monotonic() - begun_s
-        trial.close_restart(at_base, at_head, self._plan, statistics.fmean(self._starts_s))
-
-    def _time(
-        self, trial: Trial, ready: Message, base: Partner, head: Partner, *, head_first: bool
-    ) -> None:
+    def _has_run(self, trial: Trial, base: Partner, head: Partner, *, head_first: bool) -> bool:
+        """Run a test on both sides; False where a worker died of it, which ends the trial."""
+        meeting = Meeting(base, head, head_first=head_first)
         try:
-            with self._quiet.measuring(ready["device"]):
-                turns = take_turns(base, head, time_s=self._plan.calls_s, head_first=head_first)
-        except CannotMeasure as error:
-            trial.settle(Change.UNMEASURED, error.reason, remedy=error.remedy)
-        else:
-            trial.add(ready["ordinal"], turns)
+            meeting.run(trial, self._quiet, calls_s=self._plan.calls_s)
+        except Died as died:
+            trial.settle(
+                Change.UNMEASURED,
+                str(died),
+                remedy="run it by itself, and look at what it does to the process",
+                output=died.output,
+            )
+            return False
+        trial.close_restart(*meeting.endings, self._plan, statistics.fmean(self._starts_s))
+        return True
 
     def _tell(self, number: int, what: str) -> None:
         least = self._plan.least
@@ -181,12 +181,9 @@ class Restarts:
             trial.restarts if trial.decided else trial.planned or max(least, trial.restarts + 1)
             for trial in self._trials.values()
         )
-        self._progress(f"restart {number}: {what}", self._done, planned)
+        self._under_way = f"restart {number}: {what}"
+        self._progress(self._under_way, self._done, planned)
 
-
-def _to_its_end(partner: Partner, at: Message) -> Message:
-    """Let a test go on to its end, past calls that the other side does not make."""
-    while at["is"] == "ready":
-        partner.go_on()
-        at = partner.advance()
-    return at
+    def _wait(self, side: str, seconds: float) -> None:
+        what = f"{WAITING} for {side} after {seconds:.0f} s; {self._under_way}"
+        self._progress(what, self._done, 0)

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from pytest_nnscale.ab.belongings import list_files, own_names, own_packages, own_projects
 from pytest_nnscale.ab.comparison import Report
+from pytest_nnscale.ab.meeting import Quiet, Undisturbed
+from pytest_nnscale.ab.origins import Origins
+from pytest_nnscale.ab.pair import Plan
 from pytest_nnscale.ab.partner import Place
-from pytest_nnscale.ab.restarts import Progress, Quiet, Restarts, Undisturbed
+from pytest_nnscale.ab.restarts import Progress, Restarts
 from pytest_nnscale.ab.revision import Repository
+from pytest_nnscale.ab.state import state_of, watch
 from pytest_nnscale.ab.tree import (
     Tree,
     ask_interpreter,
@@ -21,7 +27,6 @@ from pytest_nnscale.ab.tree import (
     leading_places,
     set_up,
 )
-from pytest_nnscale.ab.trial import Plan
 from pytest_nnscale.errors import CannotCompare
 
 
@@ -57,19 +62,24 @@ def compare_revisions(
         raise CannotCompare("nnscale ab hands pipes to its workers, for which it needs POSIX")
     repository = Repository(folder)
     with _trees(repository, asked) as (base, head):
-        places = _place(base, asked.setup), _place(head, asked.setup)
-        unchanged = _watched(repository) if asked.head is None else lambda: None
+        for tree in (base, head):
+            _set_up(tree, asked.setup)
+        base_place, head_place = _places(base, head)
         restarts = Restarts(
-            *places,
+            base_place,
+            head_place,
             arguments=asked.arguments,
             plan=asked.plan,
             confidence=asked.confidence,
             quiet=quiet or Undisturbed(),
             progress=progress,
+            unchanged=watch(repository.root, head.commit) if asked.head is None else lambda: None,
         )
         report = restarts.compare()
-        unchanged()
-    return report
+        if asked.head is None:
+            dirty = bool(state_of(repository.root, head.commit))
+            report = replace(report, head=replace(report.head, dirty=dirty))
+        return report
 
 
 @contextmanager
@@ -81,46 +91,71 @@ def _trees(repository: Repository, asked: Asked) -> Iterator[tuple[Tree, Tree]]:
     }
     revisions = {"base": asked.base, "head": asked.head}
     commits = {side: repository.resolve(revision or "HEAD") for side, revision in revisions.items()}
-    others = repository.trees()
+    repository.remove_orphans()
     with ExitStack() as stack:
-        parent = stack.enter_context(tempfile.TemporaryDirectory(prefix="nnscale-ab-"))
+        parent = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="nnscale-ab-"))
+        ).resolve()
+        roots = {
+            side: repository.root if revision is None else parent / f"nnscale-ab-{side}"
+            for side, revision in revisions.items()
+        }
+        listed = repository.trees()
         trees = []
         for side, revision in revisions.items():
-            root, name = repository.root, "the working tree"
+            root, name = roots[side], "the working tree"
             if revision is not None:
-                path = Path(parent).resolve() / f"nnscale-ab-{side}"
                 # Before there is anything to remove, so that no moment is left out.
-                stack.callback(repository.remove, path)
-                repository.check_out(commits[side], path)
-                root = path
+                stack.callback(repository.remove, root)
+                repository.check_out(commits[side], root)
                 name = f"{revision} ({commits[side][:10]})"
             folder = root / repository.inside
             if not folder.is_dir():
                 raise CannotCompare(f"{side} ({name}) has no folder {repository.inside}")
-            elsewhere = tuple(other for other in others if other != root)
-            trees.append(Tree(side, name, commits[side], root, folder, elsewhere, pythons[side]))
+            others = tuple(o for o in dict.fromkeys((*listed, *roots.values())) if o != root)
+            caches = parent / f"caches-{side}"
+            caches.mkdir()
+            trees.append(
+                Tree(side, name, commits[side], root, folder, others, pythons[side], caches)
+            )
         base, head = trees
         yield base, head
 
 
-def _place(tree: Tree, setup: str | None) -> Place:
+def _set_up(tree: Tree, setup: str | None) -> None:
     if setup is not None:
-        set_up(tree, setup, environment(leading_places(tree, ask_interpreter(tree))))
-    # Asked again: the setup may have installed something.
-    interpreter = ask_interpreter(tree)
-    leading = leading_places(tree, interpreter)
-    return Place(tree, interpreter, tuple(leading))
+        interpreter = ask_interpreter(tree)
+        installed = tree.environments(interpreter, list_files(tree.root))
+        leading = leading_places(tree, interpreter, installed)
+        set_up(tree, setup, environment(leading, tree.caches))
 
 
-def _watched(repository: Repository) -> Callable[[], None]:
-    """Return what raises CannotCompare where the working tree is no longer what it was."""
-    before = repository.state()
+def _places(*trees: Tree) -> list[Place]:
+    """Find out where the modules of trees come from; what is asked for first may be installed."""
+    files = {tree.side: list_files(tree.root) for tree in trees}
+    places = []
+    for tree in trees:
+        interpreter = ask_interpreter(tree)
+        installed = tree.environments(interpreter, set().union(*files.values()))
+        leading = leading_places(tree, interpreter, installed)
+        origins = _origins(tree, files[tree.side], leading, installed)
+        places.append(Place(tree, tuple(leading), origins))
+    return places
 
-    def check() -> None:
-        if repository.state() != before:
-            raise CannotCompare(
-                "the working tree was edited while it was measured, and some restarts ran other "
-                "code than others: commit it and name the commit, nnscale ab BASE HEAD, or wait"
-            )
 
-    return check
+def _origins(
+    tree: Tree, files: Collection[Path], leading: Iterable[Path], installed: Sequence[Path]
+) -> Path:
+    """Write down what a tree holds, where its worker reads it."""
+    assert tree.caches is not None
+    origins = Origins(
+        own=(tree.root, tree.caches),
+        others=tree.others,
+        environments=installed,
+        names=sorted(own_names(files, (place.relative_to(tree.root) for place in leading))),
+        packages=[tree.root / package for package in sorted(own_packages(files))],
+        projects=sorted(own_projects(files, tree.root)),
+    )
+    path = tree.caches / "origins.json"
+    origins.write(path)
+    return path

@@ -7,19 +7,26 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+from pytest_nnscale.ab.git import without_git
 from pytest_nnscale.ab.group import Group
-from pytest_nnscale.ab.revision import without_git
 from pytest_nnscale.ab.stopping import held_back
 from pytest_nnscale.errors import BadOption, CannotCompare
 
-_ASK = """
-import json, sys
-print(json.dumps([[entry for entry in sys.path if entry], [sys.prefix, sys.base_prefix, sys.exec_prefix]]))
+# A sitecustomize may print as well, before or after.
+_MARK = "nnscale-interpreter:"
+_ASK = f"""
+import json, site, sys, sysconfig
+path = [entry for entry in sys.path if entry]
+prefixes = [sys.prefix, sys.base_prefix, sys.exec_prefix]
+names = ("stdlib", "platstdlib", "purelib", "platlib")
+libraries = [sysconfig.get_path(name) for name in names]
+libraries += [*getattr(site, "getsitepackages", list)(), site.getusersitepackages()]
+print("\\n{_MARK}" + json.dumps([path, prefixes, libraries]))
 """
 
 
@@ -27,7 +34,8 @@ class Tree(NamedTuple):
     """One side: a checked-out revision, or the working tree, and the interpreter that runs it.
 
     `folder` is where the command was started, in this tree. `others` are the roots of the project's
-    other trees, whose files this one must not import.
+    other trees, whose files this one must not import. `caches` is a folder of its own for what is
+    built while it runs.
     """
 
     side: str
@@ -37,6 +45,7 @@ class Tree(NamedTuple):
     folder: Path
     others: tuple[Path, ...]
     python: str
+    caches: Path | None = None
 
     def moved(self, text: str) -> str:
         """Return a word of a command line, with a path into another tree led to this one."""
@@ -48,25 +57,44 @@ class Tree(NamedTuple):
 
     def mapped(self, path: Path) -> Path:
         """Return the counterpart of a path into another tree; what lies elsewhere stays."""
-        # A tree may lie within another: the deepest is meant.
-        roots = sorted((self.root, *self.others), key=lambda root: -len(root.parts))
         for spelling in (path, path.resolve()):
-            for root in roots:
-                if spelling.is_relative_to(root):
-                    return self.root / spelling.relative_to(root)
+            inside = self.inside(spelling)
+            if inside is not None:
+                return self.root / inside
         return path
 
-    def environments(self, prefixes: Sequence[Path]) -> tuple[Path, ...]:
-        """Return which of an interpreter's prefixes lie within the project's own trees."""
-        roots = (self.root, *self.others)
-        return tuple(p for p in prefixes if any(p.is_relative_to(root) for root in roots))
+    def inside(self, path: Path) -> Path | None:
+        """Return where a path is in the tree that it leads into; None where it leads elsewhere."""
+        # A tree may lie within another: the deepest is meant.
+        for root in sorted((self.root, *self.others), key=lambda root: -len(root.parts)):
+            if path.is_relative_to(root):
+                return path.relative_to(root)
+        return None
+
+    def environments(self, interpreter: Interpreter, files: Iterable[Path]) -> tuple[Path, ...]:
+        """Return the folders of installed code that lie within the project's own trees.
+
+        An interpreter's prefix, or its libraries alone where the prefix holds some of the project's
+        own `files`, by their paths in a tree.
+        """
+        folders: list[Path] = []
+        for prefix in interpreter.prefixes:
+            inside = self.inside(prefix)
+            if inside is None:
+                continue
+            if any(file.is_relative_to(inside) for file in files):
+                folders += [lib for lib in interpreter.libraries if lib.is_relative_to(prefix)]
+            else:
+                folders.append(prefix)
+        return tuple(dict.fromkeys(folders))
 
 
 class Interpreter(NamedTuple):
-    """Where an interpreter looks for modules by itself, and where it is installed."""
+    """Where an interpreter looks for modules by itself, where it is installed, and its libraries."""
 
     path: tuple[Path, ...]
     prefixes: tuple[Path, ...]
+    libraries: tuple[Path, ...] = ()
 
 
 def find_python(text: str | None, option: str) -> str:
@@ -92,35 +120,56 @@ def ask_interpreter(tree: Tree) -> Interpreter:
     )
     if done.returncode:
         raise CannotCompare(f"{tree.side}: {tree.python} cannot be run", output=done.stderr)
-    path, prefixes = json.loads(done.stdout)
-    return Interpreter(tuple(map(Path, path)), tuple(Path(prefix).resolve() for prefix in prefixes))
+    told = [line for line in done.stdout.splitlines() if line.startswith(_MARK)]
+    if not told:
+        raise CannotCompare(
+            f"{tree.side}: {tree.python} is no Python that says where its modules are",
+            output=done.stdout + done.stderr,
+        )
+    path, prefixes, libraries = json.loads(told[-1].removeprefix(_MARK))
+    return Interpreter(
+        tuple(map(Path, path)),
+        tuple(Path(prefix).resolve() for prefix in prefixes),
+        tuple(Path(library).resolve() for library in libraries),
+    )
 
 
-def leading_places(tree: Tree, interpreter: Interpreter) -> list[Path]:
+def leading_places(
+    tree: Tree, interpreter: Interpreter, environments: Sequence[Path]
+) -> list[Path]:
     """Return the folders of a tree that lead its import path.
 
     Its root and `src`, and the counterpart of whatever the interpreter would import from another
-    tree: by an editable install, or a PYTHONPATH.
+    tree: by an editable install, or a PYTHONPATH. What is installed in one of the `environments`
+    stays where it is.
     """
     places: list[Path] = []
     for folder in (tree.folder, tree.root):
         # `import src.model` means a package, whose modules must not go by their bare names.
         src = [folder / "src"] if not (folder / "src" / "__init__.py").exists() else []
         places += [folder, *src]
-    inside = tree.environments(interpreter.prefixes)
     for entry in interpreter.path:
-        installed = any(entry.resolve().is_relative_to(prefix) for prefix in inside)
+        installed = any(entry.resolve().is_relative_to(folder) for folder in environments)
         moved = tree.mapped(entry)
         if not installed and moved.is_relative_to(tree.root):
             places.append(moved)
     return [place for place in dict.fromkeys(places) if place.is_dir()]
 
 
-def environment(places: Sequence[Path]) -> dict[str, str]:
-    """Return the environment of a tree's processes: its own modules come first."""
+def environment(places: Sequence[Path], caches: Path | None = None) -> dict[str, str]:
+    """Return the environment of a tree's processes: its own modules come first.
+
+    With `caches` what is built at run time and found again by its name alone goes there: else both
+    sides would load whichever source was built last. Caches that go by content stay shared.
+    """
     kept = without_git(os.environ)
     led = [str(place) for place in places]
-    return {**kept, "PYTHONPATH": os.pathsep.join([*led, *_entries(kept, "PYTHONPATH")])}
+    kept["PYTHONPATH"] = os.pathsep.join([*led, *_entries(kept, "PYTHONPATH")])
+    if caches is not None:
+        # Extensions of torch.utils.cpp_extension, and code of models with trust_remote_code.
+        kept["TORCH_EXTENSIONS_DIR"] = str(caches / "torch_extensions")
+        kept["HF_MODULES_CACHE"] = str(caches / "hf_modules")
+    return kept
 
 
 def set_up(tree: Tree, command: str, environment: Mapping[str, str]) -> None:

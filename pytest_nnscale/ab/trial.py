@@ -2,122 +2,70 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_nnscale.ab.channel import Message
-from pytest_nnscale.ab.comparison import Comparison, Timing
-from pytest_nnscale.ab.ratio import (
-    Change,
-    Look,
-    judge_ratio,
-    plan_looks,
-    ratio_of,
-    restarts_to_decide,
-)
+from pytest_nnscale.ab.comparison import Comparison
+from pytest_nnscale.ab.pair import Key, Pair, Plan
+from pytest_nnscale.ab.ratio import Change
 from pytest_nnscale.ab.turns import Turns
+from pytest_nnscale.errors import CannotMeasure
 from pytest_nnscale.measurement import Measurement
 
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a comparison may take, and how surely it speaks; six restarts are made whatever they take.
-
-    `threshold` is 0.05 for five per cent, `max_time_s` for each test, `calls_s` for the calls of a
-    test in one restart.
-    """
-
-    threshold: float = 0.05
-    confidence: float = 0.99
-    max_time_s: float = 60.0
-    least: int = 6
-    calls_s: float = 1.5
-
-
-@dataclass
-class Pair:
-    """One call of a test, which both trees have."""
-
-    turns: list[Turns] = field(default_factory=list)
-    looks: Sequence[Look] = ()
-    change: Change = Change.INCONCLUSIVE
-    timing: Timing | None = None
-    remedy: str = ""
-    decided: bool = False
-
-    def look(self, plan: Plan, each_s: float) -> None:
-        """Look at the interval, where it is time to; a restart has taken `each_s` so far.
-
-        How often to look is fixed before the first look, from the time that there is alone.
-        """
-        restarts = len(self.turns)
-        if restarts == plan.least:
-            self.looks = plan_looks(plan.least, int(plan.max_time_s / each_s))
-        shares = {look.restarts: look.share for look in self.looks}
-        if restarts not in shares:
-            return
-        logs = [turns.log_ratio for turns in self.turns]
-        error = (1 - plan.confidence) * shares[restarts]
-        self.timing = Timing(
-            ratio_of(logs, error=error),
-            statistics.median(turns.base_s for turns in self.turns),
-            statistics.median(turns.head_s for turns in self.turns),
-            tuple(logs),
-            tuple((turns.base_s, turns.head_s) for turns in self.turns),
-        )
-        self.change = judge_ratio(self.timing.ratio, plan.threshold)
-        self.decided = self.change is not Change.INCONCLUSIVE or restarts == self.looks[-1].restarts
-        if self.change is Change.INCONCLUSIVE:
-            needed = restarts_to_decide(logs, error=error, threshold=plan.threshold)
-            self.remedy = (
-                f"give it longer: --max-time={1.25 * needed * each_s:.0f}"
-                if needed
-                else "it is too noisy, or too close to the threshold: choose another, or a quieter machine"
-            )
+Calls = dict[Key, Message]
 
 
 class Trial:
-    """A test that both trees have."""
+    """A test that both trees have; `file` is where it stands, from where the command was started."""
 
-    def __init__(self, test: str) -> None:
+    def __init__(self, test: str, *, file: str = "") -> None:
         self.test = test
+        self.file = file
         self.spent_s = 0.0
         self.restarts = 0
-        self._pairs: dict[int, Pair] = {}
-        self._told: dict[int, tuple[Message, Message]] = {}
+        # Whether a restart in which it ran came to its end, where it is seen whose code that was.
+        self.seen_through = False
+        self._pairs: dict[Key, Pair] = {}
+        self._told: dict[Key, tuple[Message, Message]] = {}
         self._others: tuple[Comparison, ...] = ()
         self._settled: Comparison | None = None
 
     @property
     def decided(self) -> bool:
         """Whether another restart would say no more."""
-        if not self.restarts:
-            return False
-        return self._settled is not None or all(pair.decided for pair in self._pairs.values())
+        if self._settled is not None:
+            return True
+        return bool(self.restarts) and all(pair.decided for pair in self._pairs.values())
 
     @property
     def planned(self) -> int:
         """How many restarts there are until it is looked at next; 0 while that is not known."""
-        looks = [look.restarts for p in self._pairs.values() if not p.decided for look in p.looks]
-        return min((restarts for restarts in looks if restarts > self.restarts), default=0)
+        missing = [pair.missing for pair in self._pairs.values() if not pair.decided]
+        return self.restarts + min(missing) if missing and all(missing) else 0
 
-    def wants(self, ordinal: int) -> bool:
+    def wants(self, key: Key) -> bool:
         """Tell whether a call has to be timed once more."""
-        return self._settled is None and not (
-            ordinal in self._pairs and self._pairs[ordinal].decided
-        )
+        return self._settled is None and not (key in self._pairs and self._pairs[key].decided)
 
-    def add(self, ordinal: int, turns: Turns) -> None:
+    def add(self, key: Key, turns: Turns) -> None:
         """Take in what a call gave in this restart."""
-        self._pairs.setdefault(ordinal, Pair()).turns.append(turns)
+        self._pairs.setdefault(key, Pair()).turns.append(turns)
+
+    def lose(self, key: Key, error: CannotMeasure) -> None:
+        """Go without this restart of a call, which somebody has disturbed."""
+        # The option that a session has is one of the command here.
+        remedy = error.remedy.replace("--nnscale-max-wait", "--max-wait")
+        self._pairs.setdefault(key, Pair()).lose(error.reason, remedy=remedy)
+
+    def refuse(self, key: Key, reason: str, *, remedy: str = "") -> None:
+        """Leave a call unmeasured, whatever becomes of the others."""
+        self._pairs.setdefault(key, Pair()).refuse(reason, remedy=remedy)
 
     def settle(self, change: Change, reason: str, *, remedy: str = "", output: str = "") -> None:
         """End the trial, for a reason that no restart can mend; the first one stands."""
         if self._settled is None:
             self._settled = Comparison(
-                self.test, change, reason=reason, remedy=remedy, output=output
+                self.test, change, reason=reason, remedy=remedy, output=output, file=self.file
             )
 
     def close_restart(self, base: Message, head: Message, plan: Plan, start_s: float) -> None:
@@ -126,13 +74,19 @@ class Trial:
         self._judge_endings(base, head)
         if self._settled is not None:
             return
+        in_base, in_head = _by_key(base), _by_key(head)
         if self.restarts == 1:
-            self._note_calls(base, head)
-        for ordinal, pair in self._pairs.items():
-            if not pair.decided and len(pair.turns) != self.restarts:
+            self._note_calls(in_base, in_head)
+        for key, pair in self._pairs.items():
+            for side, calls in (("base", in_base), ("head", in_head)):
+                disturbed = calls.get(key, {}).get("disturbed")
+                if disturbed and not pair.decided:
+                    pair.disturbed[f"{disturbed} in {side}"] += 1
+            made = len(pair.turns) + pair.lost
+            if key not in self._told or (not pair.decided and made != self.restarts):
                 self.settle(
                     Change.UNMEASURED,
-                    f"call {ordinal} of it is not made in every run",
+                    f"{key} of it is not made in every run",
                     remedy="have the test make the same calls each time",
                 )
                 return
@@ -149,11 +103,15 @@ class Trial:
             Comparison(
                 self.test,
                 pair.change,
+                key.call,
+                key.phase,
                 timing=pair.timing,
+                reason=_joined(_renamed(*self._told[key]) if pair.timing else "", pair.reason),
                 remedy=pair.remedy,
-                **_described(self._told[ordinal]),
+                file=self.file,
+                **_described(*self._told[key]),
             )
-            for ordinal, pair in self._pairs.items()
+            for key, pair in self._pairs.items()
         )
         return (*paired, *self._others)
 
@@ -188,26 +146,63 @@ class Trial:
                 Change.SKIPPED, "it runs no model: the budget that it inherits does not apply to it"
             )
 
-    def _note_calls(self, base: Message, head: Message) -> None:
-        calls = [{call["ordinal"]: call for call in ended["calls"]} for ended in (base, head)]
-        in_base, in_head = calls
-        self._told = {n: (in_base[n], in_head[n]) for n in in_base.keys() & in_head.keys()}
-        only = [(in_base[n], Change.ONLY_IN_BASE) for n in in_base.keys() - in_head.keys()]
-        only += [(in_head[n], Change.ONLY_IN_HEAD) for n in in_head.keys() - in_base.keys()]
+    def _note_calls(self, base: Calls, head: Calls) -> None:
+        """Note which calls are each other's, and which have no counterpart."""
+        self._told = {key: (base[key], head[key]) for key in base if key in head}
+        only = [(key, Change.ONLY_IN_BASE, base[key], head) for key in base if key not in head]
+        only += [(key, Change.ONLY_IN_HEAD, head[key], base) for key in head if key not in base]
         self._others = tuple(
             Comparison(
-                self.test, change, call["call"], call["phase"], call["subject"],
-                reason="the other side makes fewer calls",
+                self.test, change, key.call, key.phase, call["subject"],
+                reason=f"the other side makes {_listed(others)}", file=self.file,
             )
-            for call, change in only
+            for key, change, call, others in only
         )  # fmt: skip
+        for key, (ours, theirs) in self._told.items():
+            if _may_be_anothers(key, ours["subject"], theirs["subject"], base, head):
+                self.refuse(
+                    key,
+                    f"base makes {_listed(base)}, head {_listed(head)}: which of them belong "
+                    "together is not known",
+                    remedy="let the test make new calls after those that it has made so far",
+                )
 
 
-def _described(told: tuple[Message, Message]) -> dict[str, Any]:
-    base, head = told
+def _by_key(ended: Message) -> Calls:
+    return {Key.of(call): call for call in ended["calls"]}
+
+
+def _may_be_anothers(key: Key, ours: str, theirs: str, base: Calls, head: Calls) -> bool:
+    """Tell whether a call may be the counterpart of another one than of that in the same place.
+
+    What is called by another name now may still be the same, if nothing else is.
+    """
+    if ours == theirs:
+        return False
+    in_base, in_head = (
+        [call["subject"] for other, call in calls.items() if other.phase == key.phase]
+        for calls in (base, head)
+    )
+    return len(in_base) != len(in_head) or ours in in_head or theirs in in_base
+
+
+def _listed(calls: Calls) -> str:
+    told = [f"{key} of {call['subject']}" for key, call in calls.items()]
+    return ", ".join(told) or "no call that is timed"
+
+
+def _joined(*texts: str) -> str:
+    return "; ".join(text for text in texts if text)
+
+
+def _renamed(base: Message, head: Message) -> str:
+    if base["subject"] == head["subject"]:
+        return ""
+    return f"base calls {base['subject']}, head {head['subject']}"
+
+
+def _described(base: Message, head: Message) -> dict[str, Any]:
     return {
-        "call": head["call"],
-        "phase": head["phase"],
         "subject": head["subject"],
         "base": tuple(Measurement.from_dict(found) for found in base["exact"]),
         "head": tuple(Measurement.from_dict(found) for found in head["exact"]),

@@ -21,7 +21,8 @@ import pytest
 
 from pytest_nnscale import keys
 from pytest_nnscale.ab.channel import PROTOCOL, VARIABLE, Channel, Message
-from pytest_nnscale.ab.origins import find_stranger, installed_copies, loaded_files, own_names
+from pytest_nnscale.ab.origins import Origins, loaded_files, loaded_libraries
+from pytest_nnscale.ab.seclusion import seclude
 from pytest_nnscale.ab.timer import EXACT, Command, Timer
 from pytest_nnscale.budget import Budget, Verdict
 from pytest_nnscale.measurement import Metric
@@ -49,10 +50,7 @@ class Worker:
         self._reports: list[pytest.TestReport] = []
         for descriptor in settings["pipes"]:
             os.set_inheritable(descriptor, False)
-        # Tests run here, one after the other, and once. These options have been read by now, and
-        # are acted upon later; a plugin that is not there does not mind.
-        for name, value in _ALONE.items():
-            setattr(config.option, name, value)
+        seclude(config, settings["scratch"])
         if settings["files"]:
             config.args = settings["files"]
 
@@ -64,8 +62,9 @@ class Worker:
             raise pytest.UsageError(
                 "the plugin of pytest-nnscale is not loaded: -p pytest_nnscale.plugin"
             )
+        self._timer.flush_l2 = session.config.stash[keys.OPTIONS].flush_l2
         # Nobody is held off from here: whoever runs the workers sees to that.
-        session.config.stash[keys.EFFORT] = Effort(timer=self._timer)
+        session.config.stash[keys.EFFORT] = Effort(timer=self._timer, about=self._timer.about)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> Generator[None, object, object]:
@@ -120,7 +119,7 @@ class Worker:
         # This is inside the plugin's own hook, which then finds nothing left to judge.
         item.stash[keys.BUDGETS] = ()
         if not getattr(item, "_excinfo", None):  # a unittest case keeps its failures to itself
-            from pytest_nnscale.enforcing import judge_test
+            from pytest_nnscale.verdicts import judge_test
 
             self._verdicts = judge_test(item, budgets).verdicts
             caller = item.stash.get(keys.CALLER, None)
@@ -139,29 +138,10 @@ class Worker:
             self._command.tell({"is": "ended", "threads": threads, "stranger": self._stranger()})
 
     def _stranger(self) -> Sequence[str] | None:
-        asked = self._settings
-        root = Path(asked["root"])
-        return find_stranger(
-            loaded_files(),
-            root=root,
-            others=[Path(other) for other in asked["others"]],
-            names=own_names(Path(place) for place in asked["places"]),
-            copies=installed_copies(root),
-            environments=[Path(folder) for folder in asked["environments"]],
-        )
-
-
-# What would have tests run in other processes, more than once, or not to the end.
-_ALONE: dict[str, object] = {
-    "dist": "no",
-    "tx": [],
-    "numprocesses": None,
-    "reruns": 0,
-    "maxfail": 0,
-    "benchmark_disable": True,
-    "benchmark_only": False,
-    "usepdb": False,
-}
+        told = self._settings["origins"]
+        if not told:
+            return None
+        return Origins.read(Path(told)).find_stranger(loaded_files(), loaded_libraries())
 
 
 def _timed(item: pytest.Item) -> bool:

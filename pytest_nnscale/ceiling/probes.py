@@ -2,8 +2,8 @@
 
 The best of many short batches counts: what holds a run up is not the machine, and a ceiling that is
 too low would make every efficiency too high. So on a CPU one batch at least must have run without
-being put aside for another process: where none did, there is no ceiling. Source of the idea: S. Williams, A. Waterman and
-D. Patterson, "Roofline: an insightful visual performance model", CACM 52 (4), 2009; that memory has a
+being put aside for another process, and on a GPU while it did not throttle: where none did, there is
+no ceiling. Source of the idea: S. Williams, A. Waterman and D. Patterson, "Roofline: an insightful visual performance model", CACM 52 (4), 2009; that memory has a
 ceiling for each size of what is moved, since caches are faster: A. Ilic, F. Pratas and L. Sousa,
 "Cache-aware Roofline model", IEEE CAL 13 (1), 2014.
 """
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from pytest_nnscale.errors import CannotMeasure
 from pytest_nnscale.timing.clock import Clock
+from pytest_nnscale.timing.conditions import conditions
 
 if TYPE_CHECKING:
     import torch
@@ -115,26 +116,37 @@ def _sizes() -> Iterator[int]:
 def _best_s(call: Callable[[], object], clock: Clock, device: str) -> float:
     """Return the seconds of a call in the best of many batches, once it is warm.
 
-    CannotMeasure is raised where every single batch was held up by other processes.
+    CannotMeasure is raised where every single batch was held up by other processes, or throttled.
     """
     on_cpu = device.partition(":")[0] == "cpu"
     once_s = max(min(clock.times_s(call, calls=1, batches=3)), clock.resolution_s)
     calls = max(1, math.ceil(_BATCH_S / once_s))
     best_s, clean, rounds, begun_s = math.inf, False, 0, clock.now_s()
-    while True:
-        before = held_up() if on_cpu else 0
-        times_s = clock.times_s(call, calls=calls, batches=1 if on_cpu else _AT_ONCE)
-        clean = clean or not on_cpu or held_up() == before
-        best_s, rounds = min(best_s, *times_s), rounds + 1
-        spent_s = clock.now_s() - begun_s
-        if clean and spent_s >= _ENOUGH_S and rounds >= _LEAST_ROUNDS:
-            return max(best_s, clock.resolution_s / calls)
-        if spent_s >= _PATIENCE_S and not clean:
-            raise CannotMeasure(
-                "the machine was too busy to find out what it can do: other processes held up every "
-                f"one of {rounds} tries",
-                remedy="run it while nothing else runs; what is found then is kept",
-            )
+    with conditions(device) as watch:
+        throttled = watch.look()
+        while True:
+            before = held_up() if on_cpu else 0
+            times_s = clock.times_s(call, calls=calls, batches=1 if on_cpu else _AT_ONCE)
+            calm = not on_cpu or held_up() == before
+            # As it was at the end of the batch before, and since.
+            at_first, throttled = throttled, watch.look()
+            clean = clean or (calm and not at_first and not throttled)
+            best_s, rounds = min(best_s, *times_s), rounds + 1
+            spent_s = clock.now_s() - begun_s
+            if clean and spent_s >= _ENOUGH_S and rounds >= _LEAST_ROUNDS:
+                return max(best_s, clock.resolution_s / calls)
+            if spent_s >= _PATIENCE_S and not clean:
+                raise _hindered(throttled or at_first, watch.remedy, rounds)
+
+
+def _hindered(throttled: str, remedy: str, rounds: int) -> CannotMeasure:
+    if throttled:
+        return CannotMeasure(f"{throttled} whenever it was to show what it can do", remedy=remedy)
+    return CannotMeasure(
+        "the machine was too busy to find out what it can do: other processes held up every "
+        f"one of {rounds} tries",
+        remedy="run it while nothing else runs; what is found then is kept",
+    )
 
 
 def held_up() -> int:

@@ -75,6 +75,8 @@ def measure_efficiency(
         best.seconds / found.value,
         best.seconds / found.upper,
         best.seconds / found.lower if found.lower else None,
+        reason="" if found.lower else "the call may take no time at all, as far as is known",
+        remedy=found.remedy,
         method=found.method,
         samples=tuple(best.seconds / each for each in found.samples if each),
         notes=(_told(found.value, best, traffic), *_odd(found.value, best, roofline), *found.notes),
@@ -103,12 +105,15 @@ def _seen(call: Callable[[], object], device: str) -> Traffic:
 
 
 def _tells(timed: Measurement, limit_s: float | None) -> bool:
-    """Tell whether a latency is on one side of a limit for sure, or could not be measured."""
+    """Tell whether a latency is below a limit for sure, or could not be measured.
+
+    Above it is not enough: it may be known from a moment alone, where another limit was far away.
+    """
     if timed.lower is None or timed.upper is None:
         return True  # nor could it be a second time
     if limit_s is None:
         return False
-    return timed.upper <= limit_s or timed.lower > limit_s
+    return timed.upper <= limit_s
 
 
 def _nothing(lacking: Measurement) -> Measurement:

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from pytest_nnscale.budget import Phase
     from pytest_nnscale.measurement import Measurement
 
 
@@ -15,11 +16,16 @@ def _undisturbed(_device: str) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
+def _untold(_phase: Phase, _subject: str) -> None:
+    """Tell nobody."""
+
+
 class Effort(NamedTuple):
     """What a sampled measurement may take, in seconds, and with which confidence it speaks.
 
     `quiet` returns what holds others off a device while it is measured. `timer`, where given,
     stands in for the meter of latency: it takes the call, and by keyword its quantile and device.
+    `about` is told beforehand in which phase it is, and what is called.
     `flush_l2` empties a GPU's cache before each call that is timed.
     """
 
@@ -28,3 +34,4 @@ class Effort(NamedTuple):
     quiet: Callable[[str], AbstractContextManager[Any]] = _undisturbed
     timer: Callable[..., Measurement] | None = None
     flush_l2: bool = False
+    about: Callable[[Phase, str], None] = _untold

@@ -3,6 +3,7 @@
 Counts: wall-clock seconds of a call, with the device's queue empty before and after, or the time
 that CUDA events tell between a GPU's start and end of it; the stated quantile over calls, the
 median unless told otherwise. The median of a short call is that of batches of calls.
+Of other quantiles each call is timed by itself.
 Does not count: the first calls, which warm up; garbage collection, which is held off meanwhile.
 Error sources: other load on the machine, clock frequency, the reading of the clock, of which it is
 said what it takes. Neighbouring samples that depend on each other are counted in blocks.
@@ -15,23 +16,26 @@ from collections.abc import Callable
 
 from pytest_nnscale.errors import CannotMeasure
 from pytest_nnscale.measurement import Measurement, Metric
-from pytest_nnscale.timing.clock import Clock, overhead_s
+from pytest_nnscale.meters.circumstances import denormals, overhead, threads, threads_since
+from pytest_nnscale.timing.clock import Clock
 from pytest_nnscale.timing.conditions import conditions
-from pytest_nnscale.timing.denormals import are_flushed
 from pytest_nnscale.timing.devices import clock_for
 from pytest_nnscale.timing.interval import sample_quantile
-from pytest_nnscale.timing.sampling import Samples, sample, time_for
+from pytest_nnscale.timing.sampling import Limit, Samples, sample, time_for
 from pytest_nnscale.timing.sequence import least_samples
 from pytest_nnscale.units import SECONDS, format_quantity
 
-_TELLING_OVERHEAD = 0.001
+_NO_MORE = (
+    "more time would not help, since so many samples are the most that are taken: leave a budget "
+    "further away, or budget the median"
+)
 
 
 def measure_latency(
     call: Callable[[], object],
     *,
     quantile: float = 0.5,
-    limit_s: float | None = None,
+    limit_s: Limit | None = None,
     confidence: float = 0.99,
     max_time_s: float = 5.0,
     clock: Clock | None = None,
@@ -40,11 +44,12 @@ def measure_latency(
 ) -> Measurement:
     """Time a call in seconds, with the interval of its quantile; never raises what the call does.
 
-    It is timed until the interval lies on one side of `limit_s`. Where `max_time_s` does not
+    It is timed until the interval lies on one side of `limit_s`, and for half a second at least
+    where that is above it. Where `max_time_s` does not
     suffice for as many calls as an interval needs, nothing is measured, and the reason says how
     long it would take. `flush_l2` empties a GPU's cache before each call.
     """
-    threads = _threads()
+    before = threads()
     try:
         clock = clock or clock_for(device, flush=flush_l2)
         with conditions(device) as watch:
@@ -67,7 +72,6 @@ def measure_latency(
         )
     if taken.interval is None:
         return _too_few(taken, quantile, confidence)
-    later = _threads()
     # Where the machine changed meanwhile, all samples and the last ones may disagree.
     value = min(
         max(sample_quantile(taken.seconds, quantile), taken.interval.lower), taken.interval.upper
@@ -80,11 +84,12 @@ def measure_latency(
         method=clock.method,
         samples=taken.seconds,
         notes=(
-            f"{_counts(taken)}, {threads}" + (f", later {later}" if later != threads else ""),
-            *_overhead(taken, clock),
-            *_denormals(taken),
+            f"{_counts(taken)}, {threads_since(before)}",
+            *overhead(clock, taken.calls_per_sample, taken.estimate_s),
+            *denormals(taken.denormal),
             *watch.notes,
         ),
+        remedy=watch.remedy or (_NO_MORE if taken.capped else ""),
         disturbed=watch.disturbed,
     )
 
@@ -105,33 +110,9 @@ def _counts(taken: Samples) -> str:
     assert taken.interval is not None
     each = f"{taken.calls_per_sample} calls" if taken.calls_per_sample > 1 else "a call"
     text = f"{len(taken.seconds)} samples of {each} after {taken.warm_up_calls} to warm up"
+    if not taken.steady:
+        text += ", which never became steady"
     _, _, blocks, size, drifting = taken.interval
     if drifting:
         return f"{text}, drifting from one of {blocks} blocks to the next"
     return text if size == 1 else f"{text}, in {blocks} blocks of {size}"
-
-
-def _overhead(taken: Samples, clock: Clock) -> tuple[str, ...]:
-    """Say what the reading of the clock takes, where it takes more than a thousandth."""
-    overhead = overhead_s(clock, taken.calls_per_sample)
-    if overhead <= _TELLING_OVERHEAD * taken.estimate_s:
-        return ()
-    return (f"timing takes {format_quantity(overhead, SECONDS)} of each call",)
-
-
-def _denormals(taken: Samples) -> tuple[str, ...]:
-    if not taken.denormal:
-        return ()
-    if are_flushed():
-        return ("its output holds denormal numbers, which this thread takes for zero",)
-    return (
-        "its output holds denormal numbers, which processors are slow with: "
-        "torch.set_flush_denormal(True)",
-    )
-
-
-def _threads() -> str:
-    import torch
-
-    count = torch.get_num_threads()
-    return f"{count} thread{'s' if count > 1 else ''}"

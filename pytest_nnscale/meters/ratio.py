@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from pytest_nnscale.errors import CannotMeasure
 from pytest_nnscale.measurement import Measurement, Metric
+from pytest_nnscale.meters.circumstances import denormals, overhead, threads, threads_since
 from pytest_nnscale.timing.clock import Clock
 from pytest_nnscale.timing.conditions import conditions
 from pytest_nnscale.timing.devices import clock_for
@@ -38,6 +39,7 @@ def measure_ratio(
     Never raises what the calls do. Where `max_time_s` does not suffice, nothing is measured, and
     the reason says how long it would take.
     """
+    before = threads()
     try:
         clock = clock or clock_for(device, flush=flush_l2)
         with conditions(device) as watch:
@@ -70,6 +72,11 @@ def measure_ratio(
     )
     in_blocks = f" in {blocks} blocks of {size}" if size > 1 else ""
     in_blocks += ", drifting" if drifting else ""
+    in_blocks += "" if taken.steady else ", after a warm-up that never became steady"
+    shorter_s, calls = min(
+        (statistics.median(taken.new_s), taken.new_calls),
+        (statistics.median(taken.old_s), taken.old_calls),
+    )
     return Measurement(
         Metric.RATIO,
         min(max(statistics.median(taken.ratios), lower), upper),
@@ -77,6 +84,12 @@ def measure_ratio(
         upper,
         method=clock.method,
         samples=taken.ratios,
-        notes=(f"{one} beside {other}, {len(taken.ratios)} turns{in_blocks}", *watch.notes),
+        notes=(
+            f"{one} beside {other}, {len(taken.ratios)} turns{in_blocks}, {threads_since(before)}",
+            *overhead(clock, calls, shorter_s),
+            *denormals(taken.denormal),
+            *watch.notes,
+        ),
+        remedy=watch.remedy,
         disturbed=watch.disturbed,
     )

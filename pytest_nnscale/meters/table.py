@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_nnscale.errors import CannotMeasure
 from pytest_nnscale.measurement import Measurement, Metric
 from pytest_nnscale.meters.effort import Effort
+from pytest_nnscale.meters.repeats import sampled
 from pytest_nnscale.observation import Observation
 
 if TYPE_CHECKING:
     from pytest_nnscale.budget import Phase
+    from pytest_nnscale.timing.sampling import Limit
 
 EXECUTED = frozenset({Metric.FLOPS, Metric.MACS, Metric.KERNELS, Metric.MEMORY})
 
@@ -48,69 +48,44 @@ def measure(
         from pytest_nnscale.meters.work import measure_work
 
         return measure_work(metric, seen.count, phase, subject=seen.subject, notes=seen.notes)
-    if seen.device.startswith("meta"):
-        return Measurement.nothing(
-            metric,
-            reason="the model is on the meta device, where nothing is computed",
-            remedy="move model and inputs to a real device",
-            subject=seen.subject,
-        )
-    if seen.count is not None and not seen.count.operators:
-        return Measurement.nothing(
-            metric,
-            reason="the call ran no tensor operator",
-            remedy="hand over a call that runs the model here: iterate what it generates, "
-            "await what it returns",
-            subject=seen.subject,
-        )
-    if seen.count is not None and seen.count.backward != (phase == "training"):
-        # A repeat does all that the body does: its time is that of no other phase.
-        did = "runs a backward pass" if seen.count.backward else "runs no backward pass"
-        right = "training" if seen.count.backward else "inference"
-        return Measurement.nothing(
-            metric,
-            reason=f"phase={phase!r}, but what would be repeated {did}",
-            remedy=f"say phase={right!r}, or use the fixture",
-            subject=seen.subject,
-        )
-    if seen.repeat is None:
-        return _nothing(metric, seen)
-    try:
-        with seen.guard(), effort.quiet(seen.device):
-            if metric is Metric.EFFICIENCY:
-                found = _efficiency(seen, phase, effort, limit, timed)
-            else:
-                found = _sample(metric, seen.repeat, seen.device, quantile, effort, limit)
-    except CannotMeasure as error:  # others would not be held off, or were not
-        return Measurement.nothing(
-            metric, reason=error.reason, remedy=error.remedy, subject=seen.subject
-        )
-    return replace(found, subject=seen.subject)
+
+    def take(repeat: Callable[[], object]) -> Measurement:
+        if metric is Metric.EFFICIENCY:
+            return _efficiency(seen, phase, effort, limit, timed)
+        if metric is Metric.LATENCY:
+            effort.about(phase, seen.subject)
+            return time_repeats(repeat, seen.device, effort, quantile=quantile, limit_s=limit)
+        return _energy(repeat, seen.device, effort)
+
+    return sampled(metric, seen, phase, effort, take)
 
 
-def _sample(
-    metric: Metric,
+def time_repeats(
     repeat: Callable[[], object],
     device: str,
-    quantile: float | None,
     effort: Effort,
-    limit: float | None,
+    *,
+    quantile: float | None = None,
+    limit_s: Limit | None = None,
 ) -> Measurement:
-    if metric is Metric.LATENCY:
-        from pytest_nnscale.meters.latency import measure_latency
+    """Measure a latency as an effort says, until it is known on which side of a limit it lies."""
+    quantile = 0.5 if quantile is None else quantile
+    if effort.timer is not None:
+        return effort.timer(repeat, quantile=quantile, device=device)
+    from pytest_nnscale.meters.latency import measure_latency
 
-        quantile = 0.5 if quantile is None else quantile
-        if effort.timer is not None:
-            return effort.timer(repeat, quantile=quantile, device=device)
-        return measure_latency(
-            repeat,
-            quantile=quantile,
-            limit_s=limit,
-            confidence=effort.confidence,
-            max_time_s=effort.max_time_s,
-            device=device,
-            flush_l2=effort.flush_l2,
-        )
+    return measure_latency(
+        repeat,
+        quantile=quantile,
+        limit_s=limit_s,
+        confidence=effort.confidence,
+        max_time_s=effort.max_time_s,
+        device=device,
+        flush_l2=effort.flush_l2,
+    )
+
+
+def _energy(repeat: Callable[[], object], device: str, effort: Effort) -> Measurement:
     from pytest_nnscale.meters.energy import measure_energy
 
     return measure_energy(
@@ -136,7 +111,7 @@ def _efficiency(
     return measure_efficiency(
         repeat,
         flops=measure(Metric.FLOPS, seen, phase=phase),
-        timer=lambda limit_s: _sample(Metric.LATENCY, repeat, seen.device, None, effort, limit_s),
+        timer=lambda limit_s: time_repeats(repeat, seen.device, effort, limit_s=limit_s),
         timed=timed,
         limit=limit,
         device=seen.device,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,10 +62,19 @@ def _index(device: str) -> int:
 
 
 def _handle(index: int) -> Any:
-    """Find the GPU that CUDA calls `index`: CUDA_VISIBLE_DEVICES renumbers, NVML does not."""
+    """Find the GPU that CUDA calls `index`: NVML counts in the order of the buses, CUDA may not.
+
+    Torch knows its UUID, which both go by. Without torch's word, and where a slice of a GPU is named,
+    whose own UUID torch may not tell, CUDA_VISIBLE_DEVICES renumbers.
+    """
     import pynvml
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    uuid = "" if visible and "MIG-" in visible else _uuid(index)
+    for kind in ("GPU", "MIG"):
+        with suppress(pynvml.NVMLError):  # a slice of one, or a driver that is asked again below
+            if uuid:
+                return pynvml.nvmlDeviceGetHandleByUUID(f"{kind}-{uuid}")
     if visible is None:
         return pynvml.nvmlDeviceGetHandleByIndex(index)
     names = [name.strip() for name in visible.split(",") if name.strip()]
@@ -78,6 +87,17 @@ def _handle(index: int) -> Any:
     if name.isdecimal():
         return pynvml.nvmlDeviceGetHandleByIndex(int(name))
     return pynvml.nvmlDeviceGetHandleByUUID(name)
+
+
+def _uuid(index: int) -> str:
+    """Return the UUID of a GPU, or "" where torch does not tell it."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return ""
+    with suppress(Exception):
+        return str(torch.cuda.get_device_properties(index).uuid)
+    return ""
 
 
 @contextmanager

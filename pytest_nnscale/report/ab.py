@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pytest_nnscale.ab.cause import Cause, Part, find_causes
+from pytest_nnscale.ab.cause import find_causes
 from pytest_nnscale.ab.comparison import Comparison, Report, Side
 from pytest_nnscale.ab.ratio import Change
 from pytest_nnscale.measurement import Measurement, Metric
+from pytest_nnscale.report.reasons import NOUNS, cause_text, explanation
 from pytest_nnscale.units import SECONDS, format_pair, format_percent, format_quantity
 
-_NOUNS = {
-    Metric.FLOPS: "FLOPs",
-    Metric.KERNELS: "kernels",
-    Metric.MEMORY: "memory",
-    Metric.PARAMS: "parameters",
-    Metric.SIZE: "size",
-}
 _TABLE = (Metric.FLOPS, Metric.KERNELS, Metric.MEMORY, Metric.PARAMS)
-_HEADINGS = ("time", "head / base", "base", "head", *(_NOUNS[metric] for metric in _TABLE))
+_HEADINGS = ("time", "head / base", "base", "head", *(NOUNS[metric] for metric in _TABLE))
 
 
 def ab_lines(report: Report) -> Iterator[str]:
@@ -65,34 +59,6 @@ def ab_markdown(report: Report) -> str:
     return "\n".join([*lines, _closing(report), ""])
 
 
-def cause_text(cause: Cause) -> str:
-    """Return a change in words: "FLOPs rose 12.0 % in layer3 (8.00 MFLOP to 8.96 MFLOP)"."""
-    dimension = cause.metric.dimension
-    base, head = format_pair(cause.base, cause.head, dimension)
-    rose = "rose" if cause.head > cause.base else "fell"
-    by = format_percent(abs(cause.head - cause.base), cause.base)
-    by = f" {by}" if cause.base else ""
-    where = ""
-    if len(cause.parts) == 1:
-        where = f" in {cause.parts[0].path}{_presence(cause.parts[0])}"
-    elif cause.parts:
-        where = ", most of it in " + ", ".join(
-            f"{part.path} ({_signed(part, cause.metric)})" for part in cause.parts
-        )
-    return f"{_NOUNS[cause.metric]} {rose}{by}{where}: {base} to {head}"
-
-
-def _presence(part: Part) -> str:
-    if not part.base:
-        return ", which base does not have"
-    return ", which head does not have" if not part.head else ""
-
-
-def _signed(part: Part, metric: Metric) -> str:
-    sign = "+" if part.head > part.base else "-"
-    return f"{sign}{format_quantity(abs(part.head - part.base), metric.dimension)}"
-
-
 def _sides(report: Report) -> Iterator[str]:
     base, head = report.base, report.head
     yield f"base: {base.name}, head: {head.name}"
@@ -112,7 +78,11 @@ def _ran_with(side: Side) -> str:
 
 def _ordered(comparisons: Sequence[Comparison]) -> list[Comparison]:
     order = list(Change)
-    return sorted(comparisons, key=lambda row: order.index(row.change))
+
+    def place(row: Comparison) -> tuple[int, float]:
+        return order.index(row.change), -row.timing.ratio.value if row.timing else 0.0
+
+    return sorted(comparisons, key=place)
 
 
 def _label(row: Comparison, rows: Sequence[Comparison]) -> str:
@@ -167,17 +137,11 @@ def _found(measurements: Sequence[Measurement], metric: Metric) -> int | float |
 
 
 def _details(row: Comparison) -> Iterator[str]:
-    causes = [cause_text(cause) for cause in find_causes(row.base, row.head)]
-    moved = row.change in (Change.SLOWER, Change.FASTER)
-    if causes:
-        first, *others = causes
-        yield f"because {first}" if moved else first
-        yield from others
-    elif moved:
-        yield (
-            "all that is counted exactly is as before: the same operators take another time, or the "
-            "code between them does"
-        )
+    causes = find_causes(row.base, row.head)
+    if row.change in (Change.SLOWER, Change.FASTER):
+        yield from explanation(row, causes)
+    else:
+        yield from map(cause_text, causes)
     if row.reason:
         yield row.reason
     if row.remedy:

@@ -104,11 +104,17 @@ def _paragraph(verdict: Verdict, verbosity: int, *, several_calls: bool) -> Iter
             yield f"  the budget comes from {verdict.budget.origin}"
         hidden = len(largest(found.shares, 2)) > len(largest(found.shares, verbosity))
         more = ", or see every module with: pytest -vv" if hidden else ""
-        yield f"  {_NEXT[verdict.budget.metric.more_is_better]}{more}"
+        yield f"  {_next(verdict.budget)}{more}"
     elif found.remedy:
         yield f"  {found.remedy}"
     elif verdict.outcome is Outcome.UNMEASURED and found.upper is not None:
         yield "  give it longer, --nnscale-max-time=SECONDS, on a machine that does nothing else"
+
+
+def _next(budget: Budget) -> str:
+    if budget.metric is Metric.RATIO and not budget.relative_to:
+        return "make the first call faster, or raise max_ratio="
+    return _NEXT[budget.metric.more_is_better]
 
 
 def _breakdown(found: Measurement, verbosity: int) -> Iterator[str]:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pytest_nnscale.ab.comparison import Comparison
     from pytest_nnscale.noise import Floor
 
-_HEADINGS = ("takes", "in turns", "alone", "test")
+_HEADINGS = ("takes", "ab", "in turns", "alone", "test")
 
 
 def noise_lines(
@@ -19,22 +19,26 @@ def noise_lines(
 ) -> Iterator[str]:
     """Yield the noise of each test on this machine, the noisiest first.
 
-    In turns is what `nnscale ab` tells apart, alone what two sessions do; an id is never cut.
+    Each is what is told apart at the least: by `nnscale ab`, by two that take turns in one process, by
+    two sessions within minutes; an id is never cut.
     """
     yield f"{machine}; identical code, {restarts} restarts of each side"
     ordered = sorted(floors, key=lambda row: -row[1].ratio if row[1] else float("-inf"))
     rows = [_HEADINGS, *(_cells(comparison, floor) for comparison, floor in ordered)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:3]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:4]
     for row in rows:
         numbers = "  ".join(f"{cell:>{wide}}" for cell, wide in zip(row, widths, strict=False))
-        yield f"{numbers}  {row[3]}"
+        yield f"{numbers}  {row[4]}"
+    yield "measured within minutes: what changes from one day to the next is beyond it"
 
 
-def _cells(comparison: Comparison, floor: Floor | None) -> tuple[str, str, str, str]:
-    call = f" (call {comparison.call})" if comparison.call > 1 else ""
-    name = f"{comparison.test}{call}"
+def _cells(comparison: Comparison, floor: Floor | None) -> tuple[str, str, str, str, str]:
+    told = [f"call {comparison.call}"] if comparison.call > 1 else []
+    told += [comparison.phase] if comparison.phase != "inference" else []
+    name = f"{comparison.test} ({', '.join(told)})" if told else comparison.test
     if floor is None or comparison.timing is None:
         reason = f": {comparison.reason}" if comparison.reason else ""
-        return "-", "-", "-", f"{name}: {comparison.change.value}{reason}"
+        return "-", "-", "-", "-", f"{name}: {comparison.change.value}{reason}"
     takes = format_quantity(comparison.timing.base_s, SECONDS)
-    return takes, f"{100 * floor.ratio:.1f} %", f"{100 * floor.time:.1f} %", name
+    ratio, process, time = (f"{100 * share:.1f} %" for share in floor)
+    return takes, ratio, process, time, name

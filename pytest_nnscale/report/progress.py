@@ -1,13 +1,19 @@
-"""A passing line on the terminal while a sampled budget takes its seconds."""
+"""Passing lines while a sampled budget takes its seconds, and while one waits for others."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_nnscale import keys
 from pytest_nnscale.budget import Budget
+
+if TYPE_CHECKING:
+    from rich.status import Status
 
 Announcer = Callable[[Sequence[Budget], str], AbstractContextManager[None]]
 
@@ -31,7 +37,29 @@ def announcer(config: pytest.Config) -> Announcer:
         if capture is None:
             yield
             return
-        with capture.global_and_fixture_disabled(), Console(stderr=True).status(text):
-            yield
+        console = Console(stderr=True)
+        with capture.global_and_fixture_disabled(), console.status(text) as status:
+            config.stash[keys.SPINNER] = status, text
+            try:
+                yield
+            finally:
+                del config.stash[keys.SPINNER]
 
     return announce
+
+
+def teller(config: pytest.Config) -> Callable[[str], None]:
+    """Return what shows for whom one waits: beside the spinner, else in a line on stderr."""
+
+    def tell(waiting: str) -> None:
+        spinner: tuple[Status, str] | None = config.stash.get(keys.SPINNER, None)
+        if spinner is not None:
+            status, text = spinner
+            status.update(f"{text}: {waiting}" if waiting else text)
+        elif waiting and config.get_verbosity() >= 0:
+            capture = config.pluginmanager.get_plugin("capturemanager")
+            with capture.global_and_fixture_disabled() if capture else nullcontext():
+                sys.stderr.write(f"\nnnscale: {waiting}\n")
+                sys.stderr.flush()
+
+    return tell

@@ -4,7 +4,9 @@ The operating system drops the lock of a process that is killed, so that a hold 
 that is known of a hold is in the name of its file, which nobody ever takes again::
 
     gate                               whoever comes in passes here; who waits keeps it shut
-    hold,<kind>,<token>,<who>,<what>   a test, or a measurement on some device
+    ticket,<time>,<token>              who waits at the gate goes in the order of coming
+    hold,<kind>,<token>,<where>,<who>,<what>
+                                       a test, or a measurement on some device
     lent,<token>,<token>               the hold of the first token does not count for now
     note,<token>                       that measurement was disturbed, and how
 
@@ -21,6 +23,7 @@ import stat
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 GATE = "gate"
+TICKET = "ticket,"
 _LONGEST_PAUSE_S = 0.1
 
 
@@ -44,10 +48,23 @@ class Board:
 
     @classmethod
     def of_user(cls) -> Board:
-        """Name the user's folder in the one for temporary files."""
+        """Name the user's folder in the one for temporary files; CannotMeasure where there is none."""
+        try:
+            place = Path(tempfile.gettempdir())
+        except OSError as error:
+            raise CannotMeasure(
+                f"other tests cannot be held off, since there is no folder for locks: {error}",
+                remedy="let TMPDIR name a local folder that you can write to",
+            ) from error
         if os.name == "nt":  # there that folder is the user's already
-            return cls(Path(tempfile.gettempdir()) / "pytest-nnscale")
-        return cls(Path(tempfile.gettempdir()) / f"pytest-nnscale-{os.getuid()}")
+            return cls(place / "pytest-nnscale")
+        if _is_makeshift(place):
+            raise CannotMeasure(
+                "other tests cannot be held off, since the only folder for temporary files is the "
+                f"working directory, {place}, where sessions elsewhere do not look",
+                remedy="let TMPDIR name a local folder that you can write to",
+            )
+        return cls(place / f"pytest-nnscale-{os.getuid()}")
 
     def open(self) -> None:
         """Make the folder where there is none, and see that nobody else can write there."""
@@ -65,7 +82,8 @@ class Board:
         from filelock import FileLock, Timeout
 
         with self._errors(), _unlogged():
-            lock = FileLock(self.folder / name)
+            # A soft lock would outlive a process that is killed.
+            lock = FileLock(self.folder / name, fallback_to_soft=False)
             for _ in pauses(until_s):
                 try:
                     lock.acquire(blocking=False)
@@ -99,8 +117,9 @@ class Board:
 
     def is_taken(self, name: str) -> bool:
         """Tell whether a process has a file locked; what a killed one has left is removed."""
-        if not (self.folder / name).exists():
-            return False
+        with self._errors():
+            if not (self.folder / name).exists():
+                return False
         lock = self.take(name)
         if lock is None:
             return True
@@ -114,11 +133,27 @@ class Board:
         lent = self._lent(names, at_gate=at_gate)
         others = [hold for hold in holds if hold.token not in {mine.token, *lent}]
         if at_gate:
-            known = {hold.token for hold in holds}
-            for name in names:
-                if name.startswith("note,") and name.partition(",")[2] not in known:
-                    (self.folder / name).unlink(missing_ok=True)  # of a killed process
+            self._tidy(names, {hold.token for hold in holds})
         return [each for each in others if not each.bears(mine) and self.is_taken(each.file_name)]
+
+    def holds(self) -> list[Hold]:
+        """Return all holds that somebody has."""
+        holds = [Hold(name) for name in self._names() if Hold.is_meant(name)]
+        return [hold for hold in holds if self.is_taken(hold.file_name)]
+
+    def _tidy(self, names: list[str], known: set[str]) -> None:
+        """Remove what killed processes have left: tickets, and notes for measurements that are gone."""
+        for name in names:
+            if name.startswith(TICKET):
+                self.is_taken(name)
+            elif name.startswith("note,") and name.partition(",")[2] not in known:
+                with suppress(OSError):
+                    (self.folder / name).unlink()
+
+    def is_first(self, ticket: str) -> bool:
+        """Tell whether nobody waits at the gate who came before; an empty ticket is that of a newcomer."""
+        before = [n for n in self._names() if n.startswith(TICKET) and (not ticket or n < ticket)]
+        return not any(self.is_taken(name) for name in before)
 
     def counts(self, hold: Hold) -> bool:
         """Tell whether a hold is taken and, as far as can be seen, not lent."""
@@ -131,11 +166,12 @@ class Board:
 
     def read_note(self, hold: Hold) -> str:
         """Return how a measurement was disturbed, and forget it; empty where it was not."""
-        try:
-            why = self._note_on(hold).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return ""
-        self._note_on(hold).unlink(missing_ok=True)
+        with self._errors():
+            try:
+                why = self._note_on(hold).read_text(encoding="utf-8", errors="replace")
+            except FileNotFoundError:
+                return ""
+            self._note_on(hold).unlink(missing_ok=True)
         return why
 
     def _note_on(self, hold: Hold) -> Path:
@@ -166,6 +202,37 @@ class Board:
             f"other tests cannot be held off, since nothing can be locked in {self.folder}: {why}",
             remedy="let TMPDIR name a local folder that you can write to, or remove what is there",
         )
+
+
+class Queue:
+    """A place among those that wait at the gate, of whom the first to come is the first to pass."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._ticket = ""
+        self._lock: BaseFileLock | None = None
+
+    def pass_gate(self) -> BaseFileLock | None:
+        """Shut the gate behind us, if it is open and our turn; else take a ticket, and return None."""
+        gate = self._board.take(GATE) if self._board.is_first(self._ticket) else None
+        if gate is None and self._lock is None:
+            self._ticket = f"{TICKET}{time.monotonic_ns():020d},{uuid.uuid4().hex[:16]}"
+            self._lock = self._board.take_new(self._ticket)
+        return gate
+
+    def close(self) -> None:
+        """Leave the queue."""
+        if self._lock is not None:
+            self._board.free(self._lock)
+        self._lock = None
+
+
+def _is_makeshift(place: Path) -> bool:
+    """Tell whether no place for temporary files was found: Python then takes the working directory."""
+    named = [os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")]
+    meant = {os.path.realpath(name) for name in (*named, "/tmp", "/var/tmp", "/usr/tmp") if name}
+    where = os.path.realpath(place)
+    return where == os.path.realpath(".") and where not in meant
 
 
 def pauses(until_s: float) -> Iterator[None]:

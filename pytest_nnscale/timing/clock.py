@@ -5,9 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 _EMPTY_CALLS = 100
+
+
+class Batch(NamedTuple):
+    """A call that is made some times in a row, and timed as a whole."""
+
+    call: Callable[[], object]
+    calls: int
 
 
 class Clock(Protocol):
@@ -22,14 +29,15 @@ class Clock(Protocol):
     def times_s(self, call: Callable[[], object], *, calls: int, batches: int) -> list[float]:
         """Make batches of some calls each, and return the seconds per call of each batch."""
 
+    def turns_s(self, turns: Iterable[Batch]) -> list[float]:
+        """Make batches one after the other, and return the seconds per call of each."""
 
-def times_by_reading(
-    clock: Clock, call: Callable[[], object], *, calls: int, batches: int
-) -> list[float]:
+
+def times_by_reading(clock: Clock, batches: Iterable[Batch]) -> list[float]:
     """Time batches of calls by reading a clock before and after each."""
     seconds = []
     now_s = clock.now_s
-    for _ in range(batches):
+    for call, calls in batches:
         start_s = now_s()
         for _ in range(calls):
             call()
@@ -56,8 +64,16 @@ class WallClock:
         self._device = device
 
     def now_s(self) -> float:
-        """Return seconds of `time.perf_counter`, with the device's queue empty."""
+        """Return seconds of `time.perf_counter`, with the device's queue empty.
+
+        On CUDA those of all GPUs: a model may go on on another one.
+        """
         kind, colon, _ = self._device.partition(":")
+        if kind == "cuda":
+            from pytest_nnscale.timing.events import wait_for_gpus
+
+            wait_for_gpus(self._device)
+            return time.perf_counter()
         if kind not in ("cpu", "meta"):
             import torch
 
@@ -68,7 +84,11 @@ class WallClock:
 
     def times_s(self, call: Callable[[], object], *, calls: int, batches: int) -> list[float]:
         """Read the clock before and after each batch."""
-        return times_by_reading(self, call, calls=calls, batches=batches)
+        return times_by_reading(self, [Batch(call, calls)] * batches)
+
+    def turns_s(self, turns: Iterable[Batch]) -> list[float]:
+        """Read the clock before and after each batch."""
+        return times_by_reading(self, turns)
 
 
 @dataclass
@@ -89,7 +109,11 @@ class FakeClock:
 
     def times_s(self, call: Callable[[], object], *, calls: int, batches: int) -> list[float]:
         """Read the clock before and after each batch."""
-        return times_by_reading(self, call, calls=calls, batches=batches)
+        return times_by_reading(self, [Batch(call, calls)] * batches)
+
+    def turns_s(self, turns: Iterable[Batch]) -> list[float]:
+        """Read the clock before and after each batch."""
+        return times_by_reading(self, turns)
 
     def work(self) -> None:
         """Let the next scripted duration pass; StopIteration where the script is at its end."""

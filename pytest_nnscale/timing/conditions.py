@@ -11,7 +11,7 @@ Reference: NVML API, nvmlDeviceGetCurrentClocksThrottleReasons and nvmlDeviceGet
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -38,14 +38,29 @@ _POLICIES = {
 _SHORT = 0.01
 
 
+_COOLER = (
+    "let the GPU cool down, or lock its clocks where it can keep them: "
+    "nvidia-smi --lock-gpu-clocks=MHZ"
+)
+
+
 class Watch:
     """What was seen of a device so far: its notes, and what disturbed it, or ""."""
 
     notes: tuple[str, ...] = ()
     disturbed: str = ""
 
-    def look(self) -> None:
-        """Look once more; good between two batches, where a GPU is still as warm as they made it."""
+    @property
+    def remedy(self) -> str:
+        """What to do about what disturbed it, or ""; to measure for longer is none."""
+        return _COOLER if self.disturbed else ""
+
+    def look(self) -> str:
+        """Look once more, and return what has disturbed it since the last look, or "".
+
+        Good between two batches, where a GPU is still as warm as they made it.
+        """
+        return ""
 
 
 class GpuWatch(Watch):
@@ -60,7 +75,7 @@ class GpuWatch(Watch):
         self._looked_s: float | None = None
         self._handle = open_gpu(device)
 
-    def look(self) -> None:
+    def look(self) -> str:
         """Read everything once; what NVML does not tell is noted with its own words."""
         import pynvml as nvml
 
@@ -72,11 +87,11 @@ class GpuWatch(Watch):
             value = self._told(what, ask, which)
             if value is not None:
                 self._seen.setdefault(what, []).append(value)
-        now_s = self._now_s()
+        now_s, why = self._now_s(), dict[str, None]()
         reasons = self._told("throttle reasons", nvml.nvmlDeviceGetCurrentClocksThrottleReasons)
         for name, words in _REASONS.items():
             if reasons is not None and reasons & getattr(nvml, f"nvmlClocksThrottleReason{name}"):
-                self._why[words] = None
+                why[words] = None
         for name, words in _POLICIES.items():
             policy = getattr(nvml, f"NVML_PERF_POLICY_{name}")
             status = self._told("time spent throttled", nvml.nvmlDeviceGetViolationStatus, policy)
@@ -87,9 +102,11 @@ class GpuWatch(Watch):
             if before_ns is None or self._looked_s is None:
                 continue
             if status.violationTime - before_ns > _SHORT * 1e9 * (now_s - self._looked_s):
-                self._why[words] = None
+                why[words] = None
         self._looked_s = now_s
+        self._why |= why
         self._tell()
+        return _throttled(why)
 
     def close(self) -> None:
         """Let go of NVML."""
@@ -114,8 +131,7 @@ class GpuWatch(Watch):
         if self._lacking:
             notes.append(f"NVML does not tell everything: {'; '.join(self._lacking.values())}")
         self.notes = tuple(notes)
-        if self._why:
-            self.disturbed = f"the GPU throttled ({', '.join(self._why)})"
+        self.disturbed = _throttled(self._why)
 
 
 class _Unwatched(Watch):
@@ -146,6 +162,11 @@ def conditions(device: str) -> Iterator[Watch]:
     finally:
         watch.look()
         watch.close()
+
+
+def _throttled(why: Iterable[str]) -> str:
+    reasons = ", ".join(why)
+    return f"the GPU throttled ({reasons})" if reasons else ""
 
 
 def _range(values: list[int]) -> str:

@@ -28,10 +28,26 @@ class Driver(Protocol):
         """Wait until the device has come to an event."""
 
     def synchronize(self) -> None:
-        """Wait until the device has nothing more to do."""
+        """Wait until the device has nothing more to do, nor any other that the process uses."""
 
     def scratch(self, nbytes: int) -> Callable[[], object]:
         """Return what zeroes a buffer of that size when the queue comes to it."""
+
+
+def wait_for_gpus(device: Any) -> None:
+    """Wait for all streams of a GPU, and of every other one that this process has used.
+
+    One that it has not used is let be: to ask it would take time, and memory on it.
+    """
+    import torch
+
+    asked = torch.device(device)
+    torch.cuda.synchronize(None if asked.index is None else asked)  # or the one that is current
+    # A private name, and the only way to find out without taking hold of a GPU.
+    is_used = getattr(torch._C, "_cuda_hasPrimaryContext", lambda _index: True)
+    for index in range(torch.cuda.device_count()):
+        if index != asked.index and is_used(index):
+            torch.cuda.synchronize(torch.device("cuda", index))
 
 
 class TorchDriver:
@@ -72,10 +88,8 @@ class TorchDriver:
         event.synchronize()
 
     def synchronize(self) -> None:
-        """Wait for all streams of the device."""
-        import torch
-
-        torch.cuda.synchronize(self._device)
+        """Wait for all streams of the device, and of all others that are used."""
+        wait_for_gpus(self._device)
 
     def scratch(self, nbytes: int) -> Callable[[], object]:
         """Return what zeroes a buffer of that size in the stream that is current."""
@@ -88,7 +102,7 @@ class TorchDriver:
 class FakeDriver:
     """A device for tests: asking takes the host's time, and its queue is worked off in its own.
 
-    `side` is a stream that no event sees. Asking how much time lies between two events that were
+    `side` is a stream, or another device, that no event sees. Asking how much time lies between two events that were
     not waited for is an error, as it is with torch.
     """
 

@@ -8,10 +8,12 @@ from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
+from pytest_nnscale.timing.processes import namespace
+
 TEST = "test"
 ALONE = "alone"
 _CUDA = "cuda-"
-_LONGEST_WHAT = 150  # the name of a file has 255 bytes
+_LONGEST_WHAT = 140  # the name of a file has 255 bytes
 
 
 class Hold(NamedTuple):
@@ -22,7 +24,7 @@ class Hold(NamedTuple):
     @classmethod
     def is_meant(cls, file_name: str) -> bool:
         """Tell whether the name of a file is that of a hold."""
-        return file_name.startswith("hold,") and file_name.count(",") == 4
+        return file_name.startswith("hold,") and file_name.count(",") == 5
 
     @classmethod
     def new(cls, kind: str, what: str) -> Hold:
@@ -30,7 +32,8 @@ class Hold(NamedTuple):
         worker = os.environ.get("PYTEST_XDIST_WORKER")
         who = f"{worker}, process {os.getpid()}" if worker else f"process {os.getpid()}"
         told = quote(what, safe="")[-_LONGEST_WHAT:]
-        return cls(f"hold,{quote(kind, safe='')},{uuid.uuid4().hex[:16]},{quote(who)},{told}")
+        token = uuid.uuid4().hex[:16]
+        return cls(f"hold,{quote(kind, safe='')},{token},{namespace()},{quote(who)},{told}")
 
     @property
     def kind(self) -> str:
@@ -42,6 +45,13 @@ class Hold(NamedTuple):
         """What no other hold has."""
         return self.file_name.split(",")[2]
 
+    @property
+    def pid(self) -> int | None:
+        """The id of its process; None where that is told in a container, and means another here."""
+        where, who = self.file_name.split(",")[3:5]
+        told = unquote(who).rpartition("process ")[2]
+        return int(told) if where == namespace() and told.isdigit() else None
+
     def bears(self, other: Hold) -> bool:
         """Tell whether two may go on at once: two tests, or measurements on two GPUs."""
         if self.kind == other.kind:
@@ -50,7 +60,7 @@ class Hold(NamedTuple):
 
     def __str__(self) -> str:
         """Say what a message can say of it."""
-        who, what = self.file_name.split(",")[3:]
+        who, what = self.file_name.split(",")[4:]
         return f"{unquote(what)} ({unquote(who)})"
 
 

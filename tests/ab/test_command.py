@@ -21,9 +21,12 @@ from pytest_nnscale.ab.comparison import Comparison, Report, Side, Timing
 from pytest_nnscale.ab.ratio import Change, Ratio
 from pytest_nnscale.ab.session import Asked
 from pytest_nnscale.ab.stopping import Stopped
+from pytest_nnscale.budget import Phase
 from pytest_nnscale.cli import app
 from pytest_nnscale.errors import BadOption, CannotCompare
 from pytest_nnscale.exits import Exit
+from pytest_nnscale.measurement import Measurement, Metric, Share
+from pytest_nnscale.noise import Floor, Noise
 
 if TYPE_CHECKING:
     from tests.ab.conftest import Project
@@ -133,6 +136,7 @@ def test_another_threshold_is_refused(run: Callable[..., Any], text: str) -> Non
         ([Change.SAME, Change.SLOWER], [], 1),
         ([Change.SLOWER, Change.UNMEASURED, Change.INCONCLUSIVE], ["--strict"], 1),
         ([Change.SAME, Change.UNMEASURED], [], 2),
+        ([Change.UNMEASURED], [], 5),
         ([Change.INCONCLUSIVE, Change.UNMEASURED], ["--strict"], 2),
         ([Change.SAME, Change.INCONCLUSIVE], [], 0),
         ([Change.SAME, Change.INCONCLUSIVE], ["--strict"], 3),
@@ -145,7 +149,7 @@ def test_another_threshold_is_refused(run: Callable[..., Any], text: str) -> Non
 def test_exit_codes(
     run: Callable[..., Any], changes: list[Change], words: list[str], code: int
 ) -> None:
-    """Slower before unmeasured, which is no pass; then nothing, then inconclusive if strict."""
+    """Slower before unmeasured, which is no pass; nothing at all; then inconclusive if strict."""
     assert run(report(*changes), "main", *words).exit_code == code
 
 
@@ -182,7 +186,7 @@ def test_a_test_that_fails_shows_its_story(run: Callable[..., Any]) -> None:
     """On stderr, with its id."""
     failed = Comparison("t.py::test_it", Change.UNMEASURED, reason="it fails", output="Traceback")
     result = run(replace(SAME, comparisons=(failed,)), "main")
-    assert result.stderr == "\nt.py::test_it\nTraceback\n"
+    assert result.stderr.startswith("\nt.py::test_it\nTraceback\n")
 
 
 @pytest.mark.parametrize("option", ["--json", "--markdown"])
@@ -236,10 +240,11 @@ def test_what_cannot_be_written_is_refused_beforehand(
     [
         (BadOption("'x' is no commit"), 2, "nnscale: 'x' is no commit\n"),
         (CannotCompare("base: no", output="why\n"), 2, "why\nnnscale: base: no\n"),
+        (OSError(28, "No space left on device"), 2, "nnscale: it did not work: OSError: [Errno 28] No space left on device\n"),
         (Stopped(signal.SIGINT), 130, "nnscale: stopped; its worktrees and processes are gone\n"),
         (Stopped(signal.SIGTERM), 143, "nnscale: stopped; its worktrees and processes are gone\n"),
     ],
-)
+)  # fmt: skip
 def test_what_ends_it_is_told_in_a_sentence(
     run: Callable[..., Any], error: BaseException, code: int, told: str
 ) -> None:
@@ -248,14 +253,112 @@ def test_what_ends_it_is_told_in_a_sentence(
     assert (result.exit_code, result.stderr, result.stdout) == (code, told, "")
 
 
+def test_what_nobody_has_foreseen_is_no_regression(run: Callable[..., Any]) -> None:
+    """Exit code 1 would tell git bisect that head is slower: 2, a sentence, and where it was."""
+    result = run(KeyError("a bug"), "main")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Traceback (most recent call last)")
+    assert result.stderr.splitlines()[-1] == "nnscale: it did not work: KeyError: 'a bug'"
+
+
+@pytest.mark.parametrize("option", ["--max-time", "--max-wait"])
+def test_a_time_without_end_is_refused(run: Callable[..., Any], option: str) -> None:
+    """It is no number of seconds, and nothing has been started."""
+    result = run(SAME, "main", f"{option}=inf")
+    assert (result.exit_code, result.asked) == (2, None)
+    assert result.stderr == f"nnscale: {option}: inf is no number of seconds, such as 60\n"
+
+
+def test_a_file_that_cannot_be_written_after_all_is_an_error(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full by then; the table has been printed."""
+
+    def full(*_args: object, **_how: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pytest_nnscale.ab.output.tempfile.mkstemp", full)
+    result = run(SAME, "main", "--json", "out.json")
+    assert result.exit_code == 2
+    assert "1 same" in result.stdout
+    assert result.stderr == (
+        "nnscale: --json: 'out.json' cannot be written: [Errno 28] No space left on device\n"
+    )
+
+
+def test_how_long_to_wait_for_quiet_is_an_option(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In seconds, as in a session."""
+    waits: list[float] = []
+    monkeypatch.setattr("pytest_nnscale.timing.quiet.Quiet", waits.append)
+    run(SAME, "main")
+    run(SAME, "main", "--max-wait=5")
+    assert waits == [600.0, 5.0]
+
+
+@pytest.mark.parametrize(("phase", "warned"), [("inference", True), ("training", False)])
+def test_a_threshold_below_the_noise_says_which_is_not(
+    run: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    phase: Phase,
+    warned: bool,
+) -> None:
+    """For the test where it stands in this tree, its phase, and the threads that head ran with."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "cache"))
+    test = f"{(tmp_path / 'tests' / 't.py').resolve()}::test_it"
+    Noise(threads=7).remember(test, 0, "inference", Floor(0.0712, 0.3, 0.3))
+    each = Comparison(
+        "tests/t.py::test_it", Change.SAME, 0, phase, timing=TIMING, file="tests/t.py"
+    )
+    given = replace(SAME, comparisons=(each,), head=replace(SIDE, threads=7))
+    told = run(given, "main").stderr
+    assert told == warned * (
+        "warning: tests/t.py::test_it: the threshold is 5 %, and on this machine identical "
+        "code is up to 7.1 % apart (nnscale calibrate); the smallest that it can tell is "
+        "--threshold=7.2%\n"
+    )
+
+
+def test_everything_is_in_the_json(run: Callable[..., Any]) -> None:
+    """Also the seconds of each restart, and what was printed where it ended badly."""
+    timing = replace(TIMING, seconds=((0.01, 0.012),) * 6)
+    base, head = (
+        Measurement.exact(Metric.FLOPS, flops, shares=(Share("layer3", "Linear", flops, flops),))
+        for flops in (8, 10)
+    )
+    each = Comparison(
+        "t.py::test_it",
+        Change.SLOWER,
+        timing=timing,
+        base=(base,),
+        head=(head,),
+        output="Traceback",
+    )
+    result = run(replace(SAME, comparisons=(each,)), "main", "--json=-")
+    (found,) = json.loads(result.stdout)["comparisons"]
+    assert found["seconds"] == [[0.01, 0.012]] * 6
+    assert (found["base_s"], found["head_s"]) == (0.01, 0.012)
+    assert found["output"] == "Traceback"
+    (cause,) = found["causes"]
+    assert cause == {
+        "metric": "flops",
+        "base": 8,
+        "head": 10,
+        "modules": [{"path": "layer3", "base": 8, "head": 10}],
+    }
+
+
 def test_the_help_documents_every_exit_code(run: Callable[..., Any]) -> None:
     """The same as every command's."""
     told = " ".join(run(SAME, "--help").stdout.replace("│", " ").split())
     assert "[HEAD] [-- PYTEST ARGS]" in told
     assert (
-        "Exits with 0 where nothing is slower, 1 where something is, 2 where something did not work, "
-        "3 where something is inconclusive and --strict is given, 5 where nothing was measured."
-        in told
+        "Exits with 0 where nothing is slower, 1 where something is, 2 where something did not work or "
+        "a part was not measured, 3 where something is inconclusive and --strict is given, 5 where "
+        "nothing was measured." in told
     )
     assert [int(code) for code in Exit] == [0, 1, 2, 3, 5]
 
@@ -329,7 +432,8 @@ def test_nothing_is_left_after_a_signal(
         command.kill()
         command.communicate()
     assert command.returncode == 128 + number
-    assert told == "nnscale: stopped; its worktrees and processes are gone\n"
+    assert told.splitlines()[-1] == "nnscale: stopped; its worktrees and processes are gone"
+    assert "Traceback" not in told
     assert all(is_gone(int(pid)) for pid in pids.read_text().split())
     assert project.worktrees == []
     assert list(tmp_path.glob("nnscale-ab-*")) == []

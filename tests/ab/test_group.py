@@ -73,11 +73,14 @@ print(os.getpid(), child.pid, file=open("pids", "w"))
     assert not any(map(is_running, pids))
 
 
-def test_what_outlives_the_first_process_is_ended(tmp_path: Path) -> None:
-    """A server that a test has started and forgot."""
+@pytest.mark.parametrize("how", ["", ", start_new_session=True"])
+def test_what_outlives_the_first_process_is_ended(tmp_path: Path, how: str) -> None:
+    """A server that a test has started and forgot, also one that has left the group."""
+    if how and not Path("/proc/self/environ").exists():
+        pytest.skip("who has left the group is found in /proc alone")
     code = f"""
 import subprocess, sys
-child = subprocess.Popen([sys.executable, "-c", "{SLEEPS}"])
+child = subprocess.Popen([sys.executable, "-c", "{SLEEPS}"]{how})
 print(child.pid, file=open("pids", "w"))
 """
     with python(code, tmp_path) as group:

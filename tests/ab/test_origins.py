@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
 
 from pytest_nnscale.ab.origins import (
+    Origins,
     Stranger,
-    find_stranger,
     installed_copies,
     loaded_files,
-    own_names,
+    loaded_libraries,
 )
 
 ROOT, PROJECT = Path("/trees/base"), Path("/home/project")
 SITE = "/usr/lib/python3/site-packages"
+VENV = "/home/project/.venv/lib/site-packages"
 
 
-def found(files: dict[str, str], *, environments: tuple[str, ...] = ()) -> Stranger | None:
-    return find_stranger(
-        files,
-        root=ROOT,
-        others=[PROJECT],
-        names={"mine"},
-        copies={Path(f"{SITE}/lib_mine.py")},
+def origins(*environments: str) -> Origins:
+    return Origins(
+        own=[ROOT],
+        others=[PROJECT, Path("/trees/base/nested")],
         environments=[Path(folder) for folder in environments],
+        names=["mine", "company.ours"],
     )
 
 
@@ -36,16 +36,18 @@ def found(files: dict[str, str], *, environments: tuple[str, ...] = ()) -> Stran
         {"mine": "/home/project/mine/__init__.py"},
         {"mine": f"{SITE}/mine/__init__.py"},
         {"mine.core": f"{SITE}/mine/core.so"},
+        {"company.ours.part": f"{SITE}/company/ours/part.py"},
         {"other": "/home/project/python/other/__init__.py"},
         {"test_it": "/home/project/tests/test_it.py"},
-        {"lib_mine": f"{SITE}/lib_mine.py"},
+        {"other": "/trees/base/nested/other.py"},
     ],
-    ids=["editable", "installed", "a part of it", "elsewhere in the tree", "a test", "a copy"],
-)
+    ids=["editable", "installed", "a part of it", "in a namespace", "elsewhere in the tree", "a test",
+         "of a tree inside this one"],
+)  # fmt: skip
 def test_a_module_from_another_place_is_a_stranger(files: dict[str, str]) -> None:
     """It is named with its file, whatever else is loaded."""
     before = {"torch": f"{SITE}/torch/__init__.py", "mine.own": "/trees/base/mine/own.py"}
-    assert found({**before, **files}) == Stranger(*next(iter(files.items())))
+    assert origins().find_stranger({**before, **files}) == Stranger(*next(iter(files.items())))
 
 
 @pytest.mark.parametrize(
@@ -54,70 +56,154 @@ def test_a_module_from_another_place_is_a_stranger(files: dict[str, str]) -> Non
         {"mine": "/trees/base/mine/__init__.py", "mine.core": "/trees/base/mine/core.py"},
         {"torch": f"{SITE}/torch/__init__.py"},
         {"minefield": f"{SITE}/minefield.py"},
-        {"torch": "/home/project/.venv/lib/site-packages/torch/__init__.py"},
+        {"company.theirs": f"{SITE}/company/theirs.py"},
+        {"torch": f"{VENV}/torch/__init__.py"},
     ],
-    ids=["its own", "somebody else's", "a name that begins alike", "an environment in the tree"],
+    ids=["its own", "somebody else's", "begins alike", "shares a namespace", "an environment"],
 )
 def test_all_else_is_none(files: dict[str, str]) -> None:
     """Also what is installed in an environment that lies in the working tree."""
-    assert found(files, environments=("/home/project/.venv",)) is None
+    assert origins("/home/project/.venv").find_stranger(files) is None
 
 
 def test_a_copy_in_an_environment_inside_the_tree_is_a_stranger() -> None:
     """The working tree's own environment may hold a stale build of it."""
     file = "/trees/base/.venv/site-packages/mine/__init__.py"
-    assert found({"mine": file}, environments=("/trees/base/.venv",)) == Stranger("mine", file)
+    assert origins("/trees/base/.venv").find_stranger({"mine": file}) == Stranger("mine", file)
+
+
+def test_what_was_built_for_a_tree_lies_in_its_caches() -> None:
+    """Also where temporary folders lie in the working tree."""
+    caches = PROJECT / "tmp" / "caches-base"
+    built = {"kernel": f"{caches}/torch_extensions/kernel.so"}
+    assert origins().find_stranger(built) is not None
+    assert origins()._replace(own=[ROOT, caches]).find_stranger(built, built.values()) is None
+
+
+@pytest.mark.parametrize(
+    ("library", "stranger"),
+    [
+        ("/home/project/build/libmine.so", True),
+        ("/trees/base/build/libmine.so", False),
+        (f"{SITE}/other/mine.so", False),
+        (f"{VENV}/torch/libtorch.so", False),
+    ],
+)
+def test_a_library_of_another_tree_is_a_stranger(library: str, stranger: bool) -> None:
+    """By where it lies; its name is no module's."""
+    found = origins("/home/project/.venv").find_stranger({}, [library])
+    assert found == (Stranger(Path(library).name, library) if stranger else None)
+
+
+def write(folder: Path, *files: str) -> None:
+    for file in files:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_text("")
 
 
 def test_links_are_followed(tmp_path: Path) -> None:
     """A link among the installed packages leads into the working tree."""
-    target = tmp_path / "project" / "mine.py"
-    target.parent.mkdir()
-    target.write_text("")
+    write(tmp_path, "project/mine.py", "site/x")
     link = tmp_path / "site" / "mine_linked.py"
-    link.parent.mkdir()
-    link.symlink_to(target)
-    stranger = find_stranger(
-        {"mine_linked": str(link)},
-        root=tmp_path / "base",
-        others=[(tmp_path / "project").resolve()],
-        names=(),
-        copies=(),
-        environments=(),
-    )
-    assert stranger is not None
+    link.symlink_to(tmp_path / "project" / "mine.py")
+    found = Origins(own=[ROOT], others=[(tmp_path / "project").resolve()])
+    assert found.find_stranger({"mine_linked": str(link)}) is not None
 
 
-def test_own_names_are_those_of_packages_and_modules(tmp_path: Path) -> None:
-    """Folders without an __init__.py are none, and a name of the standard library is not ours."""
-    for file in ("package/__init__.py", "folder/module.py", "module.py", "profile.py", "text.txt"):
-        (tmp_path / file).parent.mkdir(exist_ok=True)
-        (tmp_path / file).write_text("")
-    assert own_names([tmp_path, tmp_path / "nowhere"]) == {"package", "module"}
+PARTS = ("__init__.py", "model.py", "layers/norm.py")
 
 
 @pytest.mark.parametrize(
-    "pyproject",
-    ['[project]\nname = "pluggy"\n', "[project]\nversion = '1'\nname='pluggy'\n[tool.x]\n"],
+    ("installed", "stranger"),
+    [
+        (PARTS, True),
+        ((*PARTS, "new.py"), True),
+        (("__init__.py", "arrow.py", "builder.py"), False),
+    ],
+    ids=["the same", "another version", "a name that others have as well"],
 )
-def test_copies_are_the_files_of_the_installed_distribution(tmp_path: Path, pyproject: str) -> None:
-    """Found by the project's name, wherever its modules lie in the tree."""
-    import pluggy
-
-    (tmp_path / "pyproject.toml").write_text(pyproject)
-    assert Path(pluggy.__file__).resolve() in installed_copies(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "pyproject", [None, "", '[project]\nname = "never-installed"', '[tool.x]\nname = "pluggy"']
-)
-def test_without_an_installed_distribution_there_are_none(
-    tmp_path: Path, pyproject: str | None
+def test_a_package_with_the_trees_own_files_is_a_stranger(
+    tmp_path: Path, installed: tuple[str, ...], stranger: bool
 ) -> None:
-    """No file, no name, no such distribution."""
-    if pyproject is not None:
-        (tmp_path / "pyproject.toml").write_text(pyproject)
-    assert installed_copies(tmp_path) == set()
+    """Wherever it lies in the tree; HF's `datasets` is not the tree's lib/datasets."""
+    package, site = tmp_path / "tree/lib/datasets", tmp_path / "site/datasets"
+    write(package, *PARTS)
+    write(site, *installed)
+    names = (part.removesuffix(".py").replace("/", ".") for part in installed)
+    files = {
+        "datasets" if name == "__init__" else f"datasets.{name}": str(site / part)
+        for name, part in zip(names, installed, strict=True)
+    }
+    found = Origins(own=[tmp_path / "tree"], others=(), packages=[package]).find_stranger(files)
+    assert found == (Stranger("datasets", str(site / "__init__.py")) if stranger else None)
+
+
+def install(site: Path, direct: object | None = None, *files: str) -> None:
+    """Write the distribution `Mine_Own` among installed packages."""
+    info = site / "mine_own-1.0.dist-info"
+    write(site, *files)
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: Mine_Own\nVersion: 1.0\n")
+    (info / "RECORD").write_text("".join(f"{file},,\n" for file in files))
+    if direct is not None:
+        (info / "direct_url.json").write_text(json.dumps(direct))
+
+
+def from_folder(folder: Path, *, editable: bool = False) -> object:
+    return {"url": folder.as_uri(), "dir_info": {"editable": editable}}
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder of installed packages on the import path."""
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    return tmp_path / "site"
+
+
+def test_what_was_installed_from_a_tree_is_a_stranger(site: Path, tmp_path: Path) -> None:
+    """By pip's note of where from, whatever its name and wherever in the tree."""
+    install(site, from_folder(tmp_path / "tree" / "python"), "mine.py")
+    found = Origins(own=[ROOT], others=[tmp_path / "tree"])
+    file = str(site / "mine.py")
+    assert found.find_stranger({"mine": file}) == Stranger("mine", file)
+    assert found.find_stranger({}, [file]) == Stranger("mine.py", file)
+
+
+@pytest.mark.parametrize(
+    "direct",
+    [
+        None,
+        {"url": "https://example.org/mine", "vcs_info": {"vcs": "git", "commit_id": "12"}},
+        {"url": "file:///elsewhere", "dir_info": {}},
+        {"url": "file:///trees/base/wheels/mine.whl", "archive_info": {}},
+        ["no", "note"],
+    ],
+)
+def test_what_was_installed_from_elsewhere_is_known_by_its_name(site: Path, direct: object) -> None:
+    """That which a project file of the tree declares, as indexes compare it."""
+    install(site, direct, "mine.py")
+    assert installed_copies([ROOT], []) == set()
+    assert site / "mine.py" in installed_copies([ROOT], ["mine-own"])
+
+
+@pytest.mark.parametrize(
+    "finder", ["__editable___mine_own_1_0_finder.py", "_mine_own_editable.py", "_editable_impl_mine.py"]
+)  # fmt: skip
+def test_what_leads_to_an_editable_install_is_no_copy(
+    site: Path, tmp_path: Path, finder: str
+) -> None:
+    """It is imported when the interpreter starts; a compiled part that lies beside it is one."""
+    install(site, from_folder(tmp_path, editable=True), finder, "mine/core.so")
+    copies = installed_copies([tmp_path], ["mine-own"])
+    assert site / finder not in copies
+    assert site / "mine/core.so" in copies
+
+
+def test_origins_are_written_and_read(tmp_path: Path) -> None:
+    """As they were."""
+    before = origins("/home/project/.venv")._replace(packages=[ROOT / "lib/mine"], projects=["m"])
+    before.write(tmp_path / "origins.json")
+    assert Origins.read(tmp_path / "origins.json") == before
 
 
 def test_loaded_files_ask_no_module(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,3 +218,16 @@ def test_loaded_files_ask_no_module(monkeypatch: pytest.MonkeyPatch) -> None:
     files = loaded_files()
     assert files["pytest"] == pytest.__file__
     assert "lazy_module" not in files
+
+
+def test_loaded_libraries_are_those_that_hold_code(tmp_path: Path) -> None:
+    """Weights that are mapped are none; elsewhere than on Linux nothing is known of them."""
+    maps = tmp_path / "maps"
+    maps.write_text(
+        "7f00-7f01 r-xp 00000000 08:01 12   /home/project/build/lib mine.so (deleted)\n"
+        "7f01-7f02 r--p 00000000 08:01 12   /home/project/model.safetensors\n"
+        "7f02-7f03 r-xp 00000000 00:00 0    [vdso]\n"
+        "7f03-7f04 rwxp 00000000 00:00 0\n"
+    )
+    assert loaded_libraries(maps) == ["/home/project/build/lib mine.so"]
+    assert loaded_libraries(tmp_path / "none") == []

@@ -1,4 +1,4 @@
-"""The progress of a comparison: on a terminal, on stderr, and nowhere else."""
+"""The progress of a comparison: a bar on a terminal, lines elsewhere, and on stderr."""
 
 from __future__ import annotations
 
@@ -27,8 +27,18 @@ def test_a_terminal_shows_how_far_it_is(
     assert told.out == ""
 
 
-def test_elsewhere_nothing_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    """A log has no use for a bar."""
+def test_elsewhere_each_restart_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """A log has no use for a bar, and whoever reads it wants to know that it goes on."""
     with shown_progress() as show:
-        show("restart 2: t.py::test[bold]", 7, 36)
-    assert capsys.readouterr() == ("", "")
+        show("restart 1: starting", 0, 0)
+        show("restart 1: t.py::test[bold]", 0, 12)
+        show("restart 2: starting", 2, 12)
+        show("still waiting for base after 30 s; restart 2: t.py::test[bold]", 2, 0)
+        show("restart 2: t.py::test_b", 3, 12)
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.splitlines() == [
+        "nnscale: restart 1",
+        "nnscale: restart 2, 2 of 12 steps done",
+        "nnscale: still waiting for base after 30 s; restart 2: t.py::test[bold]",
+    ]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_nnscale.ab.owner import Owner
 from pytest_nnscale.ab.revision import Repository
 from pytest_nnscale.errors import BadOption, CannotCompare
-
-if TYPE_CHECKING:
-    from tests.ab.conftest import Project
+from tests.ab.conftest import Project
 
 
 def test_a_revision_is_any_name_of_a_commit(project: Project) -> None:
@@ -138,21 +138,148 @@ def test_a_checkout_that_fails_says_why(project: Project, tmp_path: Path) -> Non
     assert "already exists" in caught.value.output
 
 
-def test_the_state_of_the_tree_changes_with_its_code_alone(project: Project) -> None:
-    """A tracked file, a new module; not what a run of the tests leaves behind."""
-    project.commit({"a.py": "1", "data.txt": "", ".gitignore": "*.log\n"})
+def test_a_name_that_is_a_path_leads_to_the_two_dashes(project: Project) -> None:
+    """`nnscale ab main tests/` means them."""
+    project.commit({"part/tests/a.py": "1"})
+    with pytest.raises(BadOption, match=r"but a path: .*, nnscale ab BASE -- tests/$"):
+        Repository(project.root / "part").resolve("tests/")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("origin/topic", "git fetch --depth=1 origin topic:refs/remotes/origin/topic"),
+        ("HEAD~1", "git fetch --unshallow"),
+    ],
+)
+def test_a_shallow_clone_is_told_what_to_fetch(
+    project: Project, tmp_path: Path, name: str, told: str
+) -> None:
+    """It is what CI makes; what it is told works."""
+    project.commit({"a.py": "1"})
+    project.git("branch", "topic")
+    project.commit({"a.py": "2"})
+    project.git("clone", "--quiet", "--depth=1", project.root.as_uri(), str(tmp_path / "clone"))
+    repository = Repository(tmp_path / "clone")
+    with pytest.raises(BadOption, match=rf"a shallow clone, .*: {told}$"):
+        repository.resolve(name)
+    subprocess.run(told.split(), cwd=repository.root, check=True, capture_output=True)
+    assert repository.resolve(name) == project.git("rev-parse", "topic")
+
+
+@pytest.fixture
+def nested(project: Project, tmp_path: Path) -> tuple[Project, Path]:
+    """Return a project with a submodule in a submodule, and where the first of them lies."""
+    inner, outer = Project(tmp_path / "inner"), Project(tmp_path / "outer")
+    inner.commit({"in.py": "1"})
+    add = ("-c", "protocol.file.allow=always", "submodule", "--quiet", "add")
+    outer.git(*add, str(inner.root), "lib")
+    outer.commit({"out.py": "1"})
+    project.git(*add, str(outer.root), "ext/outer")
+    project.git("-c", "protocol.file.allow=always", "submodule", "--quiet", "update", "--init",
+                "--recursive")  # fmt: skip
+    project.commit({"a.py": "1"})
+    return project, project.root / "ext" / "outer"
+
+
+def test_submodules_are_checked_out_at_their_own_commit(
+    nested: tuple[Project, Path], tmp_path: Path
+) -> None:
+    """Those of the working tree stay where they are, with their changes; nothing is left."""
+    project, outer = nested
+    first = project.git("rev-parse", "HEAD")
+    shutil.rmtree(tmp_path / "outer")  # nothing can be fetched
+    (outer / "out.py").write_text("2")
+    git = ["git", "-c", "user.name=S", "-c", "user.email=s@example.org"]
+    subprocess.run([*git, "commit", "-qam", "two"], cwd=outer, check=True)
+    (outer / "out.py").write_text("3")
+    config = (project.root / ".git" / "config").read_text()
+    repository, path = Repository(project.root), tmp_path / "base"
+    repository.check_out(first, path)
+    assert (path / "ext/outer/out.py").read_text() == "1"
+    assert (path / "ext/outer/lib/in.py").read_text() == "1"
+    repository.remove(path)
+    assert not path.exists()
+    assert not [*(project.root / ".git").rglob("worktrees/*")]
+    assert (outer / "out.py").read_text() == "3"
+    assert (project.root / ".git" / "config").read_text() == config
+
+
+def test_a_submodule_that_the_working_tree_does_not_have_is_left_out(
+    nested: tuple[Project, Path], tmp_path: Path
+) -> None:
+    """Nothing is fetched: it is not needed there either."""
+    project, _ = nested
+    project.git("submodule", "--quiet", "deinit", "--force", "ext/outer")
+    repository, path = Repository(project.root), tmp_path / "base"
+    repository.check_out(project.git("rev-parse", "HEAD"), path)
+    assert [*(path / "ext/outer").iterdir()] == []
+    repository.remove(path)
+    assert project.worktrees == []
+
+
+def test_a_submodule_without_the_commit_is_refused(
+    nested: tuple[Project, Path], tmp_path: Path
+) -> None:
+    """With what to fetch."""
+    project, outer = nested
+    elsewhere = "1234567890" * 4
+    project.git("update-index", "--cacheinfo", f"160000,{elsewhere},ext/outer")
+    project.git("commit", "--quiet", "--message", "ahead")
+    repository, path = Repository(project.root), tmp_path / "base"
+    with pytest.raises(
+        CannotCompare, match=rf"ext/outer has no commit 123456789012.*: git -C {outer} fetch"
+    ):
+        repository.check_out("main", path)
+    repository.remove(path)
+    assert project.worktrees == []
+
+
+@pytest.mark.parametrize("listed", ["a submodule", "a git directory elsewhere"])
+def test_the_trees_have_the_working_tree_among_them(
+    nested: tuple[Project, Path], tmp_path: Path, listed: str
+) -> None:
+    """Git names the git directory in its stead."""
+    project, root = nested
+    if listed != "a submodule":
+        root = tmp_path / "apart"
+        project.git("init", "--quiet", f"--separate-git-dir={tmp_path / 'kept'}", str(root))
+    assert root in Repository(root).trees()
+
+
+def test_a_bare_repository_is_no_tree(project: Project, tmp_path: Path) -> None:
+    """Its worktrees may lie in it, beside what is not the project's."""
+    project.commit({"a.py": "1"})
+    project.git("clone", "--quiet", "--bare", ".", str(tmp_path / "bare"))
+    subprocess.run(
+        ["git", "worktree", "add", "--quiet", "it"], cwd=tmp_path / "bare", check=True,
+        capture_output=True,
+    )  # fmt: skip
+    root = tmp_path / "bare" / "it"
+    assert Repository(root).trees() == (root,)
+
+
+def test_what_git_refuses_later_is_told_in_its_words(project: Project) -> None:
+    """The repository may break meanwhile."""
+    project.commit({"a.py": "1"})
     repository = Repository(project.root)
-    states = [repository.state()]
-    for path, text, changes in [
-        ("a.py", "2", True),
-        ("a.py", "1", True),
-        ("new.py", "1", True),
-        ("new.py", "2", True),
-        ("made.txt", "2", False),
-        ("it.log", "2", False),
-        ("data.txt", "2", True),
-    ]:
-        project.write({path: text})
-        states.append(repository.state())
-        assert (states[-1] != states[-2]) is changes, path
-    assert states[2] == states[0]
+    (project.root / ".git" / "HEAD").write_text("broken")
+    for ask in (repository.trees, repository.remove_orphans):
+        with pytest.raises(CannotCompare, match=r"^git (worktree|rev-parse): fatal: "):
+            ask()
+
+
+def test_the_worktree_of_a_command_that_was_killed_is_removed(
+    nested: tuple[Project, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With those of its submodules, and the folder around; one whose command runs is let be."""
+    project, _ = nested
+    repository = Repository(project.root)
+    for name, pid in (("nnscale-ab-killed", 2**22 + 1), ("nnscale-ab-runs", os.getpid())):
+        monkeypatch.setattr(Owner, "ours", lambda pid=pid: Owner(pid, "here"))
+        repository.check_out("main", tmp_path / name / "nnscale-ab-base")
+    monkeypatch.setattr(Owner, "ours", lambda: Owner(1, "here"))
+    Repository(project.root).remove_orphans()
+    assert not (tmp_path / "nnscale-ab-killed").exists()
+    assert (tmp_path / "nnscale-ab-runs/nnscale-ab-base/ext/outer/lib/in.py").exists()
+    assert len([*(project.root / ".git").rglob("worktrees/*/gitdir")]) == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_nnscale.ab.comparison import Comparison, Report
+from pytest_nnscale.ab.pair import Plan
 from pytest_nnscale.ab.ratio import Change
 from pytest_nnscale.ab.session import Asked, compare_revisions
-from pytest_nnscale.ab.trial import Plan
 from pytest_nnscale.errors import BadOption, CannotCompare
 
 if TYPE_CHECKING:
@@ -144,6 +145,7 @@ def test_the_working_tree_is_compared_with_a_commit(
     assert "it fails in head: AssertionError: the output is wrong" in found["test_fails"].reason
     assert report.restarts == 3
     assert report.confidence == 0.99
+    assert (report.base.dirty, report.head.dirty) == (False, True)
 
     # Each side ran its own code, in its own tree and the same folder of it.
     runs = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
@@ -241,17 +243,124 @@ def test_an_installed_copy_of_the_project_is_refused(
         compare()
 
 
-@pytest.mark.parametrize("ending", ["os._exit(3)", "os.kill(os.getpid(), 9)"])
-def test_a_worker_that_dies_is_an_error(
-    project: Project, compare: Callable[..., Report], ending: str
+def test_so_is_one_that_is_known_by_its_files_alone(
+    project: Project,
+    compare: Callable[..., Report],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It may have said why."""
-    base = f"import os\n{MARK}def test_it():\n    os.write(2, b'dying')\n    {ending}\n"
-    project.commit({"test_it.py": base, "pytest.ini": INI})
-    project.write({"test_it.py": f"{MARK}def test_it(): pass\n"})
-    with pytest.raises(CannotCompare, match=r"^base .*ended in the middle of a test") as caught:
-        compare("main", None, "-s")
-    assert "dying" in caught.value.output
+    """A wheel of a project below, or another clone on the path: neither name nor note tells."""
+    package = {"mine/__init__.py": "", "mine/model.py": "SIZE = 1\n"}
+    for file, text in package.items():
+        (tmp_path / "site" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "site" / file).write_text(text)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    test = f"import mine.model\n{MARK}def test_it(): pass\n"
+    project.commit(
+        {**{f"python/{f}": t for f, t in package.items()}, "test_it.py": test, "pytest.ini": INI}
+    )
+    with pytest.raises(CannotCompare, match=rf"mine was imported from {tmp_path}/site/mine/__init"):
+        compare()
+
+
+def test_the_tree_of_a_submodule_is_known_as_another(
+    project: Project,
+    compare: Callable[..., Report],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Git does not name it: what an absolute path leads to in it is head's code."""
+    from tests.ab.conftest import Project
+
+    around = Project(tmp_path / "around")
+    project.commit({"pytest.ini": INI})
+    around.git("-c", "protocol.file.allow=always", "submodule", "--quiet", "add",
+               str(project.root), "inner")  # fmt: skip
+    lib = around.root / "inner" / "lib"
+    test = f"import mine\n{MARK}def test_it(): pytest.skip(mine.__file__)\n"
+    around.write({"inner/lib/mine.py": "", "inner/test_it.py": test})
+    monkeypatch.setenv("PYTHONPATH", str(lib))
+    inner = around.root / "inner"
+    git = ["git", "-c", "user.name=S", "-c", "user.email=s@example.org"]
+    for words in (["add", "--all"], ["commit", "--quiet", "-m", "one"]):
+        subprocess.run([*git, *words], cwd=inner, check=True)
+    report = compare_revisions(Asked("HEAD", plan=QUICK), folder=inner)
+    assert report.comparisons[0].reason == f"Skipped: {lib}/mine.py"
+    # A link that leads into the working tree from wherever it is checked out.
+    (lib / "mine.py").rename(inner / "real.py")
+    (lib / "mine.py").symlink_to(inner / "real.py")
+    subprocess.run([*git, "commit", "--quiet", "-am", "two"], cwd=inner, check=True)
+    with pytest.raises(CannotCompare, match=r"^base .*mine was imported from"):
+        compare_revisions(Asked("HEAD", plan=QUICK), folder=inner)
+
+
+def test_base_knows_the_tree_of_head(project: Project, compare: Callable[..., Report]) -> None:
+    """Two commits: what is checked out for head comes after base, and is none of its own."""
+    test = f"""
+        import sys
+        from pathlib import Path
+
+        sys.path.insert(0, str(Path.cwd().parent / "nnscale-ab-head" / "lib"))
+        import mine
+        {MARK.replace(chr(10), chr(10) + "        ")}def test_it(): pass
+        """
+    project.commit({"test_it.py": test, "pytest.ini": INI, "lib/mine.py": ""})
+    with pytest.raises(CannotCompare, match=r"^base .* mine was imported from .*nnscale-ab-head"):
+        compare("main", "HEAD")
+
+
+def test_what_is_built_at_run_time_is_built_for_each_side(
+    project: Project,
+    compare: Callable[..., Report],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In folders that are there in every restart, and gone afterwards."""
+    monkeypatch.setenv("AB_LOG", str(tmp_path / "log"))
+    names = "TORCH_EXTENSIONS_DIR", "HF_MODULES_CACHE"
+    conftest = f"""
+        import os
+
+        def pytest_collection_finish(session):
+            with open(os.environ["AB_LOG"], "a") as log:
+                log.write(" ".join(os.environ[name] for name in {names}) + "\\n")
+        """
+    test = f"{MARK}def test_it(): pytest.skip('no')\n"
+    project.commit({"conftest.py": conftest, "test_it.py": test, "pytest.ini": INI})
+    compare()
+    sides = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
+    folders = {folder for side in sides for folder in side}
+    assert len(folders) == 4
+    assert not any(Path(folder).exists() for folder in folders)
+
+
+@pytest.mark.parametrize(
+    ("ending", "how"),
+    [
+        ("os._exit(3)", "exited with 3"),
+        ("os.kill(os.getpid(), 9)", "was killed by signal 9 (SIGKILL)"),
+    ],
+)
+def test_a_worker_that_dies_costs_one_test(
+    project: Project, compare: Callable[..., Report], ending: str, how: str
+) -> None:
+    """It is unmeasured, with how the worker died and what it said; the others are compared."""
+    a, c = (
+        f"{MARK}def test_{name}(nnscale):\n    import torch\n    nnscale(torch.relu, torch.ones(2))\n"
+        for name in "ac"
+    )
+    dies = f"import os\n{MARK}def test_b():\n    os.write(2, b'dying')\n    {ending}\n"
+    project.commit({"test_it.py": a + dies + c, "pytest.ini": INI})
+    project.write({"test_it.py": f"{a}{MARK}def test_b(): pass\n{c}"})
+    report = compare("main", None, "-s")
+    found = by_test(report)
+    assert found["test_b"].change is Change.UNMEASURED
+    assert f"ended in the middle of a test: it {how}" in found["test_b"].reason
+    assert found["test_b"].reason.startswith("base (main")
+    assert "dying" in found["test_b"].output
+    assert found["test_a"].timing is not None
+    assert found["test_c"].timing is not None
+    assert len(found["test_c"].timing.logs) == 2
 
 
 def test_an_edit_while_it_is_measured_is_an_error(
@@ -265,13 +374,59 @@ def test_an_edit_while_it_is_measured_is_an_error(
         compare()
 
 
+def test_a_branch_that_is_switched_meanwhile_is_an_error_at_once(
+    project: Project, compare: Callable[..., Report]
+) -> None:
+    """The tree is as clean as before, and other code: no further restart is worth its time."""
+    project.commit({"test_it.py": f"{MARK}def test_it(): pass\n", "pytest.ini": INI})
+    switch = f"""
+        import subprocess
+        import pytest
+
+        @pytest.mark.max_latency_ms(1)
+        def test_it(nnscale):
+            subprocess.run(["git", "-C", {str(project.root)!r}, "checkout", "-q", "main"])
+            nnscale(len, [])
+        """
+    project.git("checkout", "--quiet", "-b", "topic")
+    project.commit({"test_it.py": switch})
+    told: list[str] = []
+    with pytest.raises(CannotCompare, match=r"was edited while it was measured \(test_it.py\)"):
+        compare_revisions(
+            Asked("topic", plan=QUICK),
+            folder=project.root,
+            progress=lambda what, _done, _planned: told.append(what),
+        )
+    assert not any(what.startswith("restart 2") for what in told)
+
+
+def test_what_is_measured_may_be_committed_meanwhile(
+    project: Project, compare: Callable[..., Report]
+) -> None:
+    """No file is touched by it."""
+    commit = f"import subprocess\n{MARK}def test_it():\n    " + "\n    ".join(
+        f"subprocess.run(['git', '-C', {str(project.root)!r}, *{words}])"
+        for words in (["add", "-A"], ["commit", "-qm", "it"])
+    )
+    project.commit({"test_it.py": f"{MARK}def test_it(): pass\n", "pytest.ini": INI})
+    first = project.git("rev-parse", "HEAD")
+    project.write({"test_it.py": f"{commit}\n    pytest.skip('no')\n", "new.py": "# new\n"})
+    report = compare("main")
+    assert project.git("status", "--porcelain", "--", "*.py") == ""
+    assert report.head.commit == first != project.git("rev-parse", "HEAD")
+
+
 def test_what_commits_are_compared_may_be_edited_meanwhile(
     project: Project, compare: Callable[..., Report]
 ) -> None:
     """Two commits do not depend on the working tree."""
-    test = f"{MARK}def test_it():\n    open('model.py', 'a').write('#')\n    pytest.skip('no')\n"
+    model = project.root / "model.py"
+    test = (
+        f"{MARK}def test_it():\n    open({str(model)!r}, 'a').write('#')\n    pytest.skip('no')\n"
+    )
     project.commit({"test_it.py": test, "model.py": "", "pytest.ini": INI})
     assert compare("main", "HEAD").comparisons[0].change is Change.SKIPPED
+    assert model.read_text() == "##"
 
 
 def test_setup_runs_in_both_trees(project: Project, compare: Callable[..., Report]) -> None:
@@ -325,8 +480,16 @@ def test_each_side_has_its_interpreter(
         python.write_text(f'#!/bin/sh\nAB_SIDE={side} exec {sys.executable} "$@"\n')
         python.chmod(0o755)
         pythons[f"{side}_python"] = str(python)
-    test = f"import os\n{MARK}def test_it(): pytest.skip(os.environ['AB_SIDE'])\n"
+    log = tmp_path / "log"
+    test = (
+        f"import os\n{MARK}def test_it():\n"
+        f"    open({str(log)!r}, 'a').write(os.environ['AB_SIDE'] + ' ' + os.getcwd() + '\\n')\n"
+        "    pytest.skip('no')\n"
+    )
     project.commit({"test_it.py": test, "pytest.ini": INI})
-    report = compare(**pythons)
-    assert report.comparisons[0].reason == "Skipped: head"
+    compare(**pythons)
+    ran = dict(line.split() for line in log.read_text().splitlines())
+    assert ran["head"] == str(project.root)
+    assert ran["base"] != str(project.root)
+    assert len(ran) == 2
     assert os.environ.get("AB_SIDE") is None

@@ -70,13 +70,13 @@ def test_the_roots_lead(tmp_path: Path) -> None:
     root = made(tmp_path / "base", "src/mine/__init__.py", "part/src/other/__init__.py")
     tree = tree_in(root, folder="part")
     places = [root / "part", root / "part/src", root, root / "src"]
-    assert leading_places(tree, Interpreter((), ())) == places
+    assert leading_places(tree, Interpreter((), ()), ()) == places
 
 
 def test_a_src_that_is_a_package_does_not_lead(tmp_path: Path) -> None:
     """Its datasets.py would stand in for somebody's datasets."""
     root = made(tmp_path / "base", "src/__init__.py", "src/datasets.py")
-    assert leading_places(tree_in(root), Interpreter((), ())) == [root]
+    assert leading_places(tree_in(root), Interpreter((), ()), ()) == [root]
 
 
 def test_what_the_interpreter_imports_from_another_tree_leads_from_this_one(
@@ -88,7 +88,26 @@ def test_what_the_interpreter_imports_from_another_tree_leads_from_this_one(
     path = [project / "python", project / "gone", project / ".venv/site", Path("/usr/lib")]
     tree = tree_in(root, project)
     interpreter = Interpreter(tuple(path), (project / ".venv", Path("/usr")))
-    assert leading_places(tree, interpreter) == [root, root / "python"]
+    environments = tree.environments(interpreter, [Path("python/mine.py")])
+    assert environments == (project / ".venv",)
+    assert leading_places(tree, interpreter, environments) == [root, root / "python"]
+
+
+@pytest.mark.parametrize("prefix", [".", "part"])
+def test_an_environment_around_the_project_is_its_libraries_alone(
+    tmp_path: Path, prefix: str
+) -> None:
+    """`python -m venv .` makes nothing of the project an installed module."""
+    root = made(tmp_path / "base", "part/python/mine.py")
+    project = made(tmp_path / "project", "part/python/mine.py")
+    libraries = project / prefix / "lib/python3.11/site-packages"
+    interpreter = Interpreter(
+        (project / "part/python", libraries), (project / prefix,), (libraries, Path("/usr/lib"))
+    )
+    for tree in (tree_in(root, project), tree_in(project, root)):
+        environments = tree.environments(interpreter, [Path("part/python/mine.py")])
+        assert environments == (libraries.resolve(),)
+        assert leading_places(tree, interpreter, environments)[-1] == tree.root / "part/python"
 
 
 def test_an_interpreter_below_which_everything_lies_hides_nothing(tmp_path: Path) -> None:
@@ -96,7 +115,10 @@ def test_an_interpreter_below_which_everything_lies_hides_nothing(tmp_path: Path
     root = made(tmp_path / "base", "lib/mine.py")
     project = made(tmp_path / "project", "lib/mine.py")
     interpreter = Interpreter((project / "lib",), (tmp_path.resolve(),))
-    assert leading_places(tree_in(root, project), interpreter) == [root, root / "lib"]
+    tree = tree_in(root, project)
+    environments = tree.environments(interpreter, ())
+    assert environments == ()
+    assert leading_places(tree, interpreter, environments) == [root, root / "lib"]
 
 
 def test_an_interpreter_tells_where_it_looks(
@@ -107,6 +129,7 @@ def test_an_interpreter_tells_where_it_looks(
     found = ask_interpreter(tree_in(tmp_path))
     assert tmp_path / "mine" in found.path
     assert Path(sys.prefix).resolve() in found.prefixes
+    assert Path(pytest.__file__).resolve().parents[1] in found.libraries
 
 
 def test_an_interpreter_that_fails_is_told_of(tmp_path: Path) -> None:
@@ -117,6 +140,32 @@ def test_an_interpreter_that_fails_is_told_of(tmp_path: Path) -> None:
     with pytest.raises(CannotCompare, match=r"base: .*python cannot be run") as caught:
         ask_interpreter(tree_in(tmp_path)._replace(python=str(python)))
     assert caught.value.output == "no such libraries\n"
+
+
+def test_what_else_is_printed_does_not_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sitecustomize says hello, and farewell."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import atexit\nprint('hello', end='')\natexit.register(print, '[]')\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert tmp_path in ask_interpreter(tree_in(tmp_path)).path
+
+
+def test_what_is_no_python_is_told_of(tmp_path: Path) -> None:
+    """It runs, and says nothing of modules."""
+    with pytest.raises(CannotCompare, match="base: /bin/echo is no Python") as caught:
+        ask_interpreter(tree_in(tmp_path)._replace(python="/bin/echo"))
+    assert caught.value.output.startswith("-c")
+
+
+def test_what_is_built_at_run_time_is_built_for_each_side(tmp_path: Path) -> None:
+    """Both would find by its name what the other has built last."""
+    found = environment([], tmp_path)
+    assert found["TORCH_EXTENSIONS_DIR"] == str(tmp_path / "torch_extensions")
+    assert found["HF_MODULES_CACHE"] == str(tmp_path / "hf_modules")
+    assert environment([]).get("HF_MODULES_CACHE") == os.environ.get("HF_MODULES_CACHE")
 
 
 def test_the_environment_leads_with_the_tree(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,19 +8,24 @@ from typing import Any
 
 import pytest
 
+from pytest_nnscale.ab.pair import Key, Plan
 from pytest_nnscale.ab.ratio import Change
-from pytest_nnscale.ab.trial import Plan, Trial
+from pytest_nnscale.ab.trial import Trial
 from pytest_nnscale.ab.turns import Turns
+from pytest_nnscale.errors import CannotMeasure
 from pytest_nnscale.measurement import Measurement, Metric
 
 FLOPS = Measurement.exact(Metric.FLOPS, 8)
+BODY = Key(0, "inference")
 
 
-def call(ordinal: int = 1, **more: Any) -> dict[str, Any]:
+def call(number: int = 0, **more: Any) -> dict[str, Any]:
     exact = [FLOPS.to_dict()]
-    return {
-        "ordinal": ordinal, "call": 0, "phase": "inference", "subject": "Net", "exact": exact, **more
-    }  # fmt: skip
+    return {"call": number, "phase": "inference", "subject": "Net", "exact": exact, **more}
+
+
+def of(number: int) -> Key:
+    return Key(number, "inference")
 
 
 def ended(*calls: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -44,8 +49,8 @@ def run(
 ) -> None:
     """Let a trial live through restarts with some ratios."""
     for ratio in ratios:
-        assert trial.wants(1)
-        trial.add(1, turns(ratio))
+        assert trial.wants(BODY)
+        trial.add(BODY, turns(ratio))
         trial.spent_s += own_s
         trial.close_restart(ended(call()), ended(call()), plan or Plan(), start_s)
 
@@ -161,7 +166,7 @@ def test_what_cannot_be_compared_says_why(
     trial = Trial("t")
     trial.close_restart(base, head, Plan(), 2.0)
     assert trial.decided
-    assert not trial.wants(1)
+    assert not trial.wants(BODY)
     assert only(trial).change is change
     assert only(trial).reason.startswith(reason)
 
@@ -169,7 +174,7 @@ def test_what_cannot_be_compared_says_why(
 def test_a_device_that_is_not_here_does_not_hide_what_is_measured() -> None:
     """Budgets for two devices stand side by side."""
     trial = Trial("t")
-    trial.add(1, turns(1.0))
+    trial.add(BODY, turns(1.0))
     both = ended(call(), lacking=[NO_GPU])
     trial.close_restart(both, both, Plan(), 2.0)
     assert not trial.decided
@@ -194,10 +199,8 @@ def test_calls_that_only_one_side_makes_are_told() -> None:
     """Beside those that both make."""
     trial = Trial("t")
     for _ in range(6):
-        trial.add(1, turns(1.0))
-        trial.close_restart(
-            ended(call(1, call=1)), ended(call(1, call=1), call(2, call=2)), Plan(), 2.0
-        )
+        trial.add(of(1), turns(1.0))
+        trial.close_restart(ended(call(1)), ended(call(1), call(2)), Plan(), 2.0)
     assert [(c.call, c.change) for c in trial.comparisons()] == [
         (1, Change.SAME),
         (2, Change.ONLY_IN_HEAD),
@@ -216,25 +219,154 @@ def test_a_call_that_is_not_made_every_time_is_unmeasured() -> None:
 def test_a_decided_call_is_not_timed_again() -> None:
     """While another of its test is still open."""
     trial = Trial("t")
-    both = ended(call(1, call=1), call(2, call=2))
+    both = ended(call(1), call(2))
     for restart in range(6):
-        trial.add(1, turns(1.0))
-        trial.add(2, turns(1.3 if restart % 2 else 1.0))
+        trial.add(of(1), turns(1.0))
+        trial.add(of(2), turns(1.3 if restart % 2 else 1.0))
         trial.spent_s += 2
         trial.close_restart(both, both, Plan(), 2.0)
     assert not trial.decided
-    assert (trial.wants(1), trial.wants(2)) == (False, True)
+    assert (trial.wants(of(1)), trial.wants(of(2))) == (False, True)
     assert trial.comparisons()[0].change is Change.SAME
 
 
 def test_each_call_is_looked_at_by_its_own_plan() -> None:
     """One that was decided early does not count for the other."""
     trial = Trial("t")
-    both = ended(call(1, call=1), call(2, call=2))
+    both = ended(call(1), call(2))
     while not trial.decided:
-        if trial.wants(1):
-            trial.add(1, turns(1.0))
-        trial.add(2, turns(1.3 if trial.restarts % 2 else 1.0))
+        if trial.wants(of(1)):
+            trial.add(of(1), turns(1.0))
+        trial.add(of(2), turns(1.3 if trial.restarts % 2 else 1.0))
         trial.spent_s += 2
         trial.close_restart(both, both, Plan(), 2.0)
     assert [len(c.timing.logs) for c in trial.comparisons() if c.timing] == [6, 15]
+
+
+def live(trial: Trial, base: list[dict[str, Any]], head: list[dict[str, Any]]) -> list[Any]:
+    """Let a trial live through six restarts in which all that both make is timed; return what comes."""
+    both = [Key.of(c) for c in base if Key.of(c) in map(Key.of, head)]
+    for _ in range(6):
+        for key in both:
+            if trial.wants(key):
+                trial.add(key, turns(1.0))
+        trial.spent_s += 2
+        trial.close_restart(ended(*base), ended(*head), Plan(), 2.0)
+    return [(c.call, c.phase, c.change, c.reason) for c in trial.comparisons()]
+
+
+def test_a_phase_that_only_head_has_is_told() -> None:
+    """Beside the training that both have."""
+    step = call(1, phase="training")
+    assert live(Trial("t"), [step], [call(1), step]) == [
+        (1, "training", Change.SAME, ""),
+        (1, "inference", Change.ONLY_IN_HEAD, "the other side makes call 1 (training) of Net"),
+    ]
+
+
+def test_a_body_is_no_call_of_the_fixture() -> None:
+    """A test that was moved to it has one of each, and nothing to compare."""
+    told = live(Trial("t"), [call(0)], [call(1)])
+    assert [(number, change) for number, _, change, _ in told] == [
+        (0, Change.ONLY_IN_BASE),
+        (1, Change.ONLY_IN_HEAD),
+    ]
+    assert told[1][3] == "the other side makes the call in its body (inference) of Net"
+
+
+def test_a_new_call_before_the_others_leaves_them_unmeasured() -> None:
+    """Or base's model would be held against head's encoder."""
+    encoder = call(1, subject="Encoder")
+    told = live(Trial("t"), [call(1)], [encoder, call(2)])
+    assert [(number, change) for number, _, change, _ in told] == [
+        (1, Change.UNMEASURED),
+        (2, Change.ONLY_IN_HEAD),
+    ]
+    assert told[0][3] == (
+        "base makes call 1 (inference) of Net, head call 1 (inference) of Encoder, call 2 (inference) "
+        "of Net: which of them belong together is not known"
+    )
+
+
+def test_calls_in_another_order_are_unmeasured() -> None:
+    """There are as many as before, and each is another."""
+    a, b = {"subject": "A"}, {"subject": "B"}
+    told = live(Trial("t"), [call(1, **a), call(2, **b)], [call(1, **b), call(2, **a)])
+    assert [change for _, _, change, _ in told] == [Change.UNMEASURED] * 2
+
+
+def test_another_name_in_the_same_place_is_compared_and_told() -> None:
+    """A class that was renamed is the usual case."""
+    told = live(Trial("t"), [call(1)], [call(1, subject="FastNet")])
+    assert told == [(1, "inference", Change.SAME, "base calls Net, head FastNet")]
+
+
+def test_a_call_that_is_refused_leaves_the_others() -> None:
+    """A device that is another on each side."""
+    trial = Trial("t")
+    for _ in range(6):
+        trial.refuse(of(1), "call 1 runs on cpu in base, and on cuda:0 in head", remedy="the same")
+        trial.add(of(2), turns(1.0))
+        trial.spent_s += 2
+        trial.close_restart(ended(call(1), call(2)), ended(call(1), call(2)), Plan(), 2.0)
+    refused, same = trial.comparisons()
+    assert (refused.change, refused.reason[:18]) == (Change.UNMEASURED, "call 1 runs on cpu")
+    assert same.change is Change.SAME
+
+
+NOT_QUIET = CannotMeasure("the machine was not quiet", remedy="wait: --nnscale-max-wait")
+
+
+def test_a_disturbed_restart_is_made_up_for() -> None:
+    """By one more: six of them count."""
+    trial = Trial("t")
+    run(trial, 1.2, 1.19)
+    trial.lose(BODY, NOT_QUIET)
+    trial.close_restart(ended(call()), ended(call()), Plan(), 2.0)
+    assert not trial.decided
+    run(trial, 1.21, 1.2, 1.19)
+    assert not trial.decided
+    run(trial, 1.2)
+    assert only(trial).change is Change.SLOWER
+    assert len(only(trial).timing.logs) == 6
+
+
+def test_what_is_always_disturbed_is_unmeasured() -> None:
+    """With the reason, how often, and what to do."""
+    trial = Trial("t")
+    for _ in range(3):
+        assert not trial.decided
+        trial.lose(BODY, NOT_QUIET)
+        trial.close_restart(ended(call()), ended(call()), Plan(), 2.0)
+    assert trial.decided
+    found = only(trial)
+    assert (found.change, found.reason) == (
+        Change.UNMEASURED,
+        "the machine was not quiet, in 3 restarts",
+    )
+    assert found.remedy == "wait: --max-wait"
+
+
+@pytest.mark.parametrize("around", [1.2, 1 / 1.2, 1.0], ids=["slower", "faster", "same"])
+def test_a_gpu_that_throttled_leaves_it_inconclusive(around: float) -> None:
+    """Whatever the interval says: it is no verdict on the code."""
+    trial = Trial("t")
+    for restart in range(6):
+        disturbed = "the GPU throttled (power cap)" if restart == 3 else ""
+        trial.add(BODY, turns(around))
+        trial.spent_s += 2
+        trial.close_restart(ended(call()), ended(call(disturbed=disturbed)), Plan(), 2.0)
+    assert trial.decided
+    assert only(trial).change is Change.INCONCLUSIVE
+    assert only(trial).reason == "the GPU throttled (power cap) in head, in 1 of 6 restarts"
+    assert "let the GPU cool down" in only(trial).remedy
+
+
+def test_what_settles_a_trial_before_its_first_end_decides_it() -> None:
+    """A worker that died in it: there is no end of the test to close the restart with."""
+    trial = Trial("t", file="tests/t.py")
+    trial.settle(Change.UNMEASURED, "it was killed", output="dying")
+    assert trial.decided
+    assert (only(trial).reason, only(trial).output, only(trial).file) == (
+        "it was killed", "dying", "tests/t.py",
+    )  # fmt: skip

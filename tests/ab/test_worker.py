@@ -7,11 +7,13 @@ import os
 import textwrap
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from pytest_nnscale.ab.channel import VARIABLE, Channel, Closed
+from pytest_nnscale.ab.origins import Origins
 
 Message = dict[str, Any]
 IMPORTS = "import pytest\nimport torch\nfrom torch import nn\n\nX = torch.rand(4, 8)\n\n"
@@ -85,8 +87,7 @@ def work(
         command = FakeCommand(Channel(up[0], down[1]), **how)
         theirs = Channel(down[0], up[1])
         channels.extend([command.channel, theirs])
-        root = str(pytester.path)
-        told = {"root": root, "others": [], "places": [root], "environments": [], "files": []}
+        told = {"origins": "", "files": [], "scratch": str(pytester.path / "scratch")}
         told |= {"pipes": [down[0], up[1]], **(settings or {})}
         monkeypatch.setenv(VARIABLE, json.dumps(told))
         command.start()
@@ -111,6 +112,17 @@ MODEL = nn.Linear(8, 4)
 @pytest.mark.max_latency_ms(0.000001)
 def test_one():
     MODEL(X)
+"""
+
+
+FIXTURE_AND_STEP = """
+class Net(nn.Linear): pass
+
+@pytest.mark.max_latency_ms(1)
+@pytest.mark.max_latency_ms(2, phase="training")
+def test_one(nnscale):
+    nnscale(nn.Linear(8, 4), X)
+    nnscale(Net(8, 4), X)
 """
 
 
@@ -352,7 +364,7 @@ def test_the_model_is_as_it_was_after_its_turns(work: Run) -> None:
 
 @pytest.mark.parametrize(
     "args",
-    [("-n2",), ("--reruns=2",), ("--maxfail=1",), ("--nnscale-inconclusive=fail",)],
+    [("-n2",), ("--reruns=2",), ("--maxfail=1",), ("--nnscale-inconclusive=fail",), ("--lf",)],
     ids=lambda args: args[0],
 )
 def test_options_that_would_run_tests_elsewhere_or_again_do_not(
@@ -362,6 +374,121 @@ def test_options_that_would_run_tests_elsewhere_or_again_do_not(
     command = work(FIXTURE + "    assert False\n" + FIXTURE.replace("test_one", "test_two"), *args)
     assert [message["outcome"] for message in command.said("tested")] == ["failed", "passed"]
     assert len(command.said("ready")) == 2
+
+
+def test_a_mark_that_would_run_a_test_again_does_not(work: Run) -> None:
+    """Its second run would be taken for another call."""
+    pytest.importorskip("pytest_rerunfailures")
+    command = work(f"@pytest.mark.flaky(reruns=2){FIXTURE}    assert False\n")
+    assert len(command.said("ready")) == 1
+    assert [message["outcome"] for message in command.said("tested")] == ["failed"]
+
+
+def test_no_trace_is_left_in_the_project(work: Run, pytester: pytest.Pytester) -> None:
+    """Neither what failed last, nor a report, nor what tests left in a folder of their own."""
+    kept = pytester.mkdir("kept")
+    (kept / "precious").write_text("from a session before")
+    cache = pytester.mkdir(".pytest_cache")
+    report = pytester.path / "report.xml"
+    report.write_text("of a session before")
+    command = work(
+        FIXTURE + "    assert False\n",
+        f"--junitxml={report}",
+        f"--basetemp={kept}",
+        "--log-file=run.log",
+        conftest="""
+            import pytest
+
+            @pytest.fixture(autouse=True)
+            def folder(tmp_path): (tmp_path / "made").touch()
+            def pytest_sessionfinish(session):
+                assert session.config.cache.get("cache/lastfailed", None) is not None
+                assert session.config.pluginmanager.hasplugin("lfplugin")
+            """,
+    )
+    assert [message["outcome"] for message in command.said("tested")] == ["failed"]
+    assert report.read_text() == "of a session before"
+    assert list(cache.iterdir()) == []
+    assert [path.name for path in kept.iterdir()] == ["precious"]
+    assert not (pytester.path / "run.log").exists()
+
+
+def test_reports_of_other_plugins_are_switched_off(work: Run) -> None:
+    """By the name that their option has, where they are there."""
+    conftest = """
+        def pytest_addoption(parser):
+            parser.addoption("--report-log", dest="report_log")
+            parser.addoption("--html", dest="htmlpath")
+        def pytest_configure(config):
+            assert config.option.report_log is None
+            assert config.option.htmlpath is None
+        """
+    command = work(FIXTURE, "--report-log=a.json", "--html=a.html", conftest=conftest)
+    command.result.assert_outcomes(passed=1)
+
+
+def test_a_call_that_is_ready_says_which_it_is(work: Run) -> None:
+    """The other side may make others."""
+    command = work(FIXTURE_AND_STEP + BODY.replace("test_one", "test_two"))
+    told = [(m["call"], m["phase"], m["subject"], m["device"]) for m in command.said("ready")]
+    assert told == [
+        (1, "inference", "Linear", "cpu"),
+        (1, "training", "Linear", "cpu"),
+        (2, "inference", "Net", "cpu"),
+        (2, "training", "Net", "cpu"),
+        (0, "inference", "Linear", "cpu"),
+    ]
+    made = [
+        (c["call"], c["phase"], c["subject"]) for m in command.said("tested") for c in m["calls"]
+    ]
+    assert made == [each[:3] for each in told]
+
+
+def test_the_body_of_a_test_that_has_the_fixture_is_no_call_of_it(work: Run) -> None:
+    """It may ask for the fixture and never call it."""
+    command = work(BODY.replace("test_one()", "test_one(nnscale)"))
+    assert [message["call"] for message in command.said("ready")] == [0]
+    assert [call["call"] for call in ending_of(command)["calls"]] == [0]
+
+
+@pytest.mark.parametrize("flush", ["yes", "no"])
+def test_the_cache_of_a_gpu_is_emptied_where_the_project_says_so(
+    work: Run, monkeypatch: pytest.MonkeyPatch, flush: str
+) -> None:
+    """As in the project's own sessions."""
+    from pytest_nnscale.timing import devices
+
+    asked, real = [], devices.clock_for
+
+    def clock_for(device: str = "cpu", *, flush: bool = False) -> object:
+        asked.append(flush)
+        return real(device)
+
+    monkeypatch.setattr(devices, "clock_for", clock_for)
+    work(FIXTURE, ini=f"nnscale_flush_l2 = {flush}")
+    assert asked == [flush == "yes"]
+
+
+def test_a_gpu_that_throttles_meanwhile_is_told_with_the_call(
+    work: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looked at after each turn, while it is as warm as that made it."""
+    from pytest_nnscale.timing import conditions
+
+    class Warm(conditions.Watch):
+        looks = 0
+
+        def look(self) -> None:
+            self.looks += 1
+            self.disturbed = "the GPU throttled" if self.looks == 2 else self.disturbed
+
+    @contextmanager
+    def watched(_device: str) -> Iterator[conditions.Watch]:
+        yield Warm()
+
+    monkeypatch.setattr(conditions, "conditions", watched)
+    command = work(FIXTURE)
+    assert ending_of(command)["calls"][0]["disturbed"] == "the GPU throttled"
 
 
 def test_what_a_benchmark_times_takes_turns(work: Run) -> None:
@@ -391,7 +518,9 @@ def test_a_stranger_is_told_with_what_was_collected(work: Run, pytester: pytest.
     other = pytester.mkdir("other")
     (other / "model_elsewhere.py").write_text("")
     source = f"import sys; sys.path.insert(0, {str(other)!r})\nimport model_elsewhere\n" + FIXTURE
-    command = work(source, settings={"others": [str(other)], "root": str(pytester.path / "x")})
+    origins = pytester.path / "origins.json"
+    Origins(own=[pytester.path / "x"], others=[other]).write(origins)
+    command = work(source, settings={"origins": str(origins)})
     stranger = ["model_elsewhere", str(other / "model_elsewhere.py")]
     assert command.said("collected")[0]["stranger"] == stranger
     assert command.said("ended")[0]["stranger"] == stranger

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from pytest_nnscale.ceiling import probes
 from pytest_nnscale.ceiling.probes import convolution_rate, move_rate, product_rate
 from pytest_nnscale.errors import CannotMeasure
 from pytest_nnscale.timing.clock import WallClock
+from pytest_nnscale.timing.conditions import Watch
 
 
 class ScriptedClock:
@@ -115,6 +117,40 @@ def test_a_machine_that_is_busy_at_first_is_tried_until_it_is_not(
     monkeypatch.setattr(probes, "held_up", lambda: min(clock.time_s, 2.0))
     assert product_rate("float32", device="cpu", clock=clock) == 2 * 256**3 / 0.01
     assert 2 <= clock.time_s < 2.2
+
+
+class Gpu(Watch):
+    """A GPU that throttles until some moment of a clock; meta stands for it, and computes nothing."""
+
+    remedy = "let it cool down"
+
+    def __init__(self, clock: ScriptedClock, until_s: float) -> None:
+        self._clock, self._until_s = clock, until_s
+
+    def look(self) -> str:
+        return "the GPU throttled (power cap)" if self._clock.time_s < self._until_s else ""
+
+
+def test_a_gpu_that_throttles_at_first_is_tried_until_it_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One batch at full clocks is enough, of which neither end was throttled."""
+    clock = ScriptedClock([0.01])
+    monkeypatch.setattr(probes, "conditions", lambda _device: nullcontext(Gpu(clock, 2.0)))
+    assert product_rate("float32", device="meta", clock=clock) == 2 * 256**3 / 0.01
+    assert 2.0 < clock.time_s < 2.5
+
+
+def test_a_gpu_that_throttles_all_the_time_has_no_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is found then would be kept, and be too low for good."""
+    clock = ScriptedClock([0.01])
+    monkeypatch.setattr(probes, "conditions", lambda _device: nullcontext(Gpu(clock, 60.0)))
+    with pytest.raises(CannotMeasure) as caught:
+        product_rate("float32", device="meta", clock=clock)
+    assert caught.value.reason == (
+        "the GPU throttled (power cap) whenever it was to show what it can do"
+    )
+    assert caught.value.remedy == "let it cool down"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="nobody counts there")

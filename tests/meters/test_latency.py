@@ -7,6 +7,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -15,12 +16,14 @@ from torch import nn
 from pytest_nnscale.budget import Budget, Outcome, judge
 from pytest_nnscale.errors import CannotMeasure
 from pytest_nnscale.measurement import Measurement, Metric
+from pytest_nnscale.meters import latency as latency_room
 from pytest_nnscale.meters.effort import Effort
 from pytest_nnscale.meters.latency import measure_latency
 from pytest_nnscale.meters.table import measure
 from pytest_nnscale.observation import Observation
 from pytest_nnscale.observing import observe
 from pytest_nnscale.timing.clock import FakeClock
+from pytest_nnscale.timing.conditions import Watch
 from pytest_nnscale.timing.interval import running_interval, sample_quantile
 from pytest_nnscale.workload import Workload
 
@@ -101,6 +104,33 @@ def test_it_states_what_timing_takes_where_that_tells() -> None:
         found = measure_latency(clock.work, clock=clock, quantile=0.6, limit_s=1.0)
         notes[duration_s] = [note for note in found.notes if "timing takes" in note]
     assert notes == {1e-4: ["timing takes 1.00 us of each call"], 1e-2: []}
+
+
+def test_it_states_that_the_calls_never_became_steady() -> None:
+    """They may be slower than they would be."""
+    found = scripted(itertools.cycle([0.1, 0.3]), max_time_s=10)
+    assert re.search(r"after \d+ to warm up, which never became steady", found.notes[0])
+
+
+def test_as_many_samples_as_are_ever_taken_ask_for_no_more_time() -> None:
+    """The remedy says that it would not help."""
+    r = random.Random(7)
+    calls = itertools.chain([1e-5] * 3, (r.uniform(0.95e-5, 1.05e-5) for _ in itertools.count()))
+    found = scripted(calls, max_time_s=60, quantile=0.6, limit_s=1.01e-5)
+    assert len(found.samples) == 100_000
+    assert found.remedy.startswith("more time would not help")
+
+
+def test_a_gpu_that_throttled_is_to_cool_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To measure it for longer makes it no cooler."""
+
+    class Throttled(Watch):
+        disturbed = "the GPU throttled (power cap)"
+
+    monkeypatch.setattr(latency_room, "conditions", lambda _device: nullcontext(Throttled()))
+    found = lasting(0.01, limit_s=1.0)
+    assert found.disturbed == "the GPU throttled (power cap)"
+    assert found.remedy.startswith("let the GPU cool down")
 
 
 def test_threads_that_change_meanwhile_are_told() -> None:

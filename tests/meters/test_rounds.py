@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
 import random
+import re
 from collections.abc import Iterable
 from contextlib import nullcontext
 from typing import Any
 
 import pytest
+import torch
 
 from pytest_nnscale.measurement import Measurement, Metric
-from pytest_nnscale.meters import rounds as rounds_module
+from pytest_nnscale.meters import dressed as dressed_room
+from pytest_nnscale.meters.dressed import measure_dressed
 from pytest_nnscale.meters.effort import Effort
-from pytest_nnscale.meters.rounds import Rounds, measure_dressed, measure_rounds
+from pytest_nnscale.meters.rounds import Rounds, measure_rounds
 from pytest_nnscale.timing.clock import FakeClock
 from pytest_nnscale.timing.conditions import Watch
 
@@ -112,8 +116,9 @@ def test_rounds_that_depend_on_each_other_are_wrong_less_than_once_in_a_hundred(
 class Dressed:
     """A call of 10 ms with a setup of 30 ms and a teardown of 60 ms, on a clock of its own."""
 
-    def __init__(self, **how: float) -> None:
-        self.clock = FakeClock(itertools.cycle((0.03, how.get("call_s", 0.01), 0.06)))
+    def __init__(self, calls_s: Iterable[float] = (0.01,)) -> None:
+        calls = itertools.cycle(calls_s)
+        self.clock = FakeClock(s for call_s in calls for s in (0.03, call_s, 0.06))
         self.log: list[str] = []
 
     def begin(self) -> tuple[tuple[int], dict[str, int]]:
@@ -129,9 +134,15 @@ class Dressed:
         self.clock.work()
         self.log.append(f"end {made}")
 
-    def measured(self, **effort: Any) -> Measurement:
+    def measured(self, limit_s: float | None = None, **effort: Any) -> Measurement:
         return measure_dressed(
-            self, Effort(**effort), None, quantile=0.5, device="cpu", clock=self.clock
+            self,
+            Effort(**effort),
+            None,
+            quantile=0.5,
+            device="cpu",
+            limit_s=limit_s,
+            clock=self.clock,
         )
 
 
@@ -145,8 +156,53 @@ def test_a_round_times_its_call_and_nothing_else() -> None:
 
 def test_rounds_end_when_time_is_up() -> None:
     """With all that they need; the first warms up."""
-    found = Dressed().measured(max_time_s=2.0)
+    dressed = Dressed([0.005, 0.015])
+    found = dressed.measured(limit_s=0.01, max_time_s=2.0)
     assert len(found.samples) == 19
+    assert dressed.clock.time_s <= 2.0 + 0.1
+
+
+@pytest.mark.parametrize(
+    ("limit_s", "rounds"),
+    [(1.0, 12), (0.005, 12), (None, 12)],
+    ids=["far above", "far below", "none, and all alike"],
+)
+def test_rounds_end_when_it_is_known_what_was_asked(limit_s: float | None, rounds: int) -> None:
+    """Not after all the time that there is."""
+    assert len(Dressed().measured(limit_s=limit_s, max_time_s=60).samples) == rounds
+
+
+def test_garbage_is_not_collected_in_a_round() -> None:
+    """It would be an outlier of ours."""
+    during: list[bool] = []
+
+    class Looking(Dressed):
+        def function(self, made: int, again: int) -> None:
+            super().function(made, again)
+            during.append(gc.isenabled())
+
+    was_enabled = gc.isenabled()
+    gc.enable()
+    try:
+        found = Looking().measured(max_time_s=2.0)
+        assert gc.isenabled()
+    finally:
+        if not was_enabled:
+            gc.disable()
+    assert during[1:] == [False] * len(found.samples)
+
+
+def test_rounds_tell_of_threads_and_of_denormal_numbers() -> None:
+    """As any other timing does."""
+
+    class Tiny(Dressed):
+        def function(self, made: int, again: int) -> torch.Tensor:
+            super().function(made, again)
+            return torch.tensor([1e-40])
+
+    notes = Tiny().measured().notes
+    assert re.match(r"\d+ threads?$", notes[1])
+    assert notes[2].startswith("its output holds denormal numbers")
 
 
 def test_no_time_for_enough_rounds_says_how_long_it_takes() -> None:
@@ -176,8 +232,8 @@ def test_rounds_on_a_gpu_say_what_it_was_like() -> None:
     dressed = Dressed()
     effort = Effort(flush_l2=True)
     found = measure_dressed(dressed, effort, quantile=0.5, device="cuda", clock=dressed.clock)
-    assert found.notes[1] == "the L2 cache was not emptied"
-    assert "GPU" in found.notes[2]
+    assert found.notes[2] == "the L2 cache was not emptied"
+    assert "GPU" in found.notes[3]
 
 
 def test_rounds_on_a_gpu_that_throttled_are_disturbed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,5 +242,7 @@ def test_rounds_on_a_gpu_that_throttled_are_disturbed(monkeypatch: pytest.Monkey
     class Throttled(Watch):
         disturbed = "the GPU throttled (power cap)"
 
-    monkeypatch.setattr(rounds_module, "conditions", lambda _device: nullcontext(Throttled()))
-    assert Dressed().measured().disturbed == "the GPU throttled (power cap)"
+    monkeypatch.setattr(dressed_room, "conditions", lambda _device: nullcontext(Throttled()))
+    found = Dressed().measured()
+    assert found.disturbed == "the GPU throttled (power cap)"
+    assert found.remedy.startswith("let the GPU cool down")

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import Run
+
 MODEL = (
     "\nmodel = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))\nx = torch.ones(1, 8)\n"
 )
@@ -310,3 +312,42 @@ def test_a_model_that_the_body_changes_is_changed_once(suite: Any) -> None:
     def test_after(model):
         assert len(model) == 2
     """).assert_outcomes(passed=2)
+
+
+def test_a_body_that_is_timed_has_none_of_pytest_around_it(suite: Run) -> None:
+    """Neither its hooks nor what keeps it quiet, which is entered once around all repeats."""
+    result = suite(
+        """
+import sys
+
+def test_it():
+    torch.ones(2) + 1
+    sys.frames = []
+    frame = sys._getframe(1)
+    while frame:
+        sys.frames.append(frame.f_code.co_name)
+        frame = frame.f_back
+
+test_it = pytest.mark.max_latency_ms(1000)(test_it)
+""",
+        conftest="""
+import sys
+import warnings
+from pytest_nnscale import keys
+from pytest_nnscale.measurement import Measurement, Metric
+from pytest_nnscale.meters.effort import Effort
+
+def timer(call, *, quantile, device):
+    call()
+    sys.first = sys.frames[0]
+    return Measurement(Metric.LATENCY, 0.1, 0.1, 0.1)
+
+def pytest_configure(config):
+    config.stash[keys.EFFORT] = Effort(timer=timer)
+
+def pytest_sessionfinish():
+    print(f"\\nit was called by {sys.first}")
+""",
+    )
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["*it was called by timer*"])

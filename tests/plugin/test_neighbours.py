@@ -147,7 +147,9 @@ def test_it(nnscale):
 
 def test_without_a_terminal_the_exit_code_still_tells(suite: Any) -> None:
     """-p no:terminal prints nothing, and is red all the same."""
-    assert suite(MIXED, "-p", "no:terminal").ret == pytest.ExitCode.TESTS_FAILED
+    over = MODEL + "@pytest.mark.max_flops(7)\ndef test_over(nnscale): nnscale(model, x)\n"
+    assert suite(over, "-p", "no:terminal").ret == pytest.ExitCode.TESTS_FAILED
+    assert suite(over.replace("7", "8"), "-p", "no:terminal").ret == pytest.ExitCode.OK
     vain = "pytestmark = pytest.mark.max_flops(8)\ndef test_it():\n    pass\n"
     assert suite(vain, "-p", "no:terminal").ret == pytest.ExitCode.TESTS_FAILED
 

@@ -582,28 +582,51 @@ def test_the_model_is_as_the_rounds_left_it(bench: Any) -> None:
     """).assert_outcomes(passed=1)
 
 
+ONCE = """
+    ran = []
+    def rounds_alone():
+        ran.append(1)
+        if len(ran) > 30:
+            pytest.fail("thirty times only")
+        return model(x)
+"""
+
+
 def test_a_call_that_cannot_run_once_more_is_red(bench: Any, pytester: Any) -> None:
     """The test passes by itself, and what it ran stays unknown."""
     result = bench(
-        """
-    ran = []
-    def once():
-        ran.append(1)
-        if len(ran) > 1:
-            pytest.fail("only once")
-        return model(x)
+        textwrap.dedent(ONCE)
+        + textwrap.dedent("""
     @pytest.mark.max_flops(FLOPS)
-    @pytest.mark.max_latency_ms(1_000)
     def test_it(benchmark):
-        benchmark.pedantic(once, rounds=1)
-    """,
+        benchmark.pedantic(rounds_alone, rounds=30)
+    """),
         "--benchmark-json=out.json",
     )
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     text = result.stdout.str()
-    assert text.count("the benchmarked call cannot run once more: Failed: only once") == 2
+    assert "the benchmarked call cannot run once more: Failed: thirty times only" in text
     assert "  benchmark a call that can run many times" in text
     assert extra_info(pytester)["nnscale"]["flops"] is None
+
+
+@pytest.mark.parametrize(("limit_ms", "outcome"), [(20, "within"), (5, "over")])
+def test_its_rounds_tell_the_time_of_a_call_that_cannot_run_once_more(
+    bench: Any, verdicts: Any, limit_ms: float, outcome: str
+) -> None:
+    """They are all there, and nothing has to be counted for that."""
+    bench(
+        textwrap.dedent(ONCE)
+        + textwrap.dedent(f"""
+    @pytest.mark.max_latency_ms({limit_ms})
+    def test_it(benchmark, takes):
+        takes(0.01)
+        benchmark.pedantic(rounds_alone, rounds=30)
+    """),
+    )
+    (found,) = verdicts()
+    assert found["outcome"] == outcome
+    assert found["measurement"]["method"] == "pytest-benchmark"
 
 
 def test_a_call_without_torch_is_red_by_its_own_mark_alone(bench: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pynvml as real
@@ -162,6 +162,61 @@ def test_cuda_without_a_number_is_the_current_one(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: current)
     assert handle_of("cuda") == uuid
+
+
+@pytest.fixture
+def torch_knows(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the UUIDs of the GPUs as torch numbers them, which a test sets."""
+    uuids: list[str] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid=uuids[index])
+    )
+    return uuids
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+@pytest.mark.parametrize("visible", [None, "0", "0,1"])
+def test_the_gpu_that_is_read_is_the_one_that_torch_computes_on(
+    driver: Driver,
+    torch_knows: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    visible: str | None,
+    device: str,
+) -> None:
+    """CUDA has the fastest first, NVML the one on the first bus."""
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    driver.uuids = [OLD, H100]
+    torch_knows += [H100.removeprefix("GPU-"), OLD.removeprefix("GPU-")]
+    assert handle_of(device) == H100
+
+
+def test_a_slice_of_a_gpu_goes_by_its_own_uuid(driver: Driver, torch_knows: list[str]) -> None:
+    """And never for another one, whose counter is not its own."""
+    driver.energy_mj[SLICE] = 5_000
+    torch_knows += [SLICE.removeprefix("MIG-")]
+    assert handle_of("cuda:0") == SLICE
+
+
+def test_a_slice_that_is_named_is_never_taken_for_the_whole_gpu(
+    driver: Driver, torch_knows: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose UUID torch may tell in its place."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", SLICE)
+    torch_knows += [H100.removeprefix("GPU-")]
+    with pytest.raises(CannotMeasure, match="Not Supported"):
+        find_nvml("cuda:0")
+
+
+@pytest.mark.parametrize("uuid", [[], ["of-nobody"]], ids=["no such GPU", "an unknown UUID"])
+def test_without_a_uuid_that_nvml_knows_the_number_counts(
+    driver: Driver, torch_knows: list[str], uuid: list[str]
+) -> None:
+    """As where torch is told nothing by its driver."""
+    torch_knows += uuid
+    assert handle_of("cuda:0") == H100
 
 
 @pytest.mark.parametrize(("visible", "device"), [("", "cuda:0"), ("0,2", "cuda:2"), (",", "cuda")])

@@ -12,7 +12,8 @@ from pytest_nnscale.ab.cause import Cause, Part
 from pytest_nnscale.ab.comparison import Comparison, Report, Side, Timing
 from pytest_nnscale.ab.ratio import Change, Ratio
 from pytest_nnscale.measurement import Measurement, Metric, Share
-from pytest_nnscale.report.ab import ab_lines, ab_markdown, cause_text
+from pytest_nnscale.report.ab import ab_lines, ab_markdown
+from pytest_nnscale.report.reasons import cause_text
 
 VERSIONS = {"python": "3.11.7", "torch": "2.14.1"}
 BASE = Side("main (1234567890)", "1234567890ab", VERSIONS, 2)
@@ -75,10 +76,86 @@ def test_the_table_has_the_slowest_first_and_the_reason_below_it() -> None:
     ]
 
 
+def test_within_a_verdict_the_slowest_is_first() -> None:
+    """By its ratio; what has none comes last."""
+    ratios = (1.2, 3.4, 1.5)
+    rows = [
+        replace(SLOWER, test=f"t.py::test_{ratio}", timing=replace(TIMING, ratio=Ratio(ratio, 1.1, 9)))
+        for ratio in ratios
+    ]  # fmt: skip
+    lines = [line for line in ab_lines(report(GONE, *rows)) if "::" in line]
+    assert [line.rpartition("_")[2] for line in lines] == ["3.4", "1.5", "1.2", "gone"]
+
+
+def explained(change: Change = Change.SLOWER, **sides: tuple[Measurement, ...]) -> list[str]:
+    """Return the lines below a test that took another time."""
+    row = replace(SLOWER, **{"change": change, "base": exact(8_000_000), **sides})
+    return [line.strip() for line in ab_lines(report(row))][4:-1]
+
+
+OPERATORS = "the operators take another time, or the code between them does"
+
+
 def test_slower_without_a_cause_says_that_the_work_is_the_same() -> None:
     """It is no change of the model."""
-    lines = list(ab_lines(report(replace(SLOWER, head=exact(8_000_000)))))
-    assert lines[4].startswith("  all that is counted exactly is as before")
+    assert explained(head=exact(8_000_000)) == [
+        f"FLOPs, kernels and memory are as before: {OPERATORS}"
+    ]
+
+
+def test_every_cause_is_named_and_what_else_changed() -> None:
+    """Parameters take no time by themselves."""
+    assert explained(head=(*exact(8_960_000, params=5_000_000), Measurement.exact(Metric.SIZE, 1)),
+                     base=(*exact(8_000_000), Measurement.exact(Metric.SIZE, 2))) == [
+        "because FLOPs rose 12.0 % in layer3: 8.00 MFLOP to 8.96 MFLOP",
+        "also parameters rose 100.0 %: 2.50M to 5.00M",
+        "also size fell 50.0 %: 2 B to 1 B",
+    ]  # fmt: skip
+    kernels = Measurement.exact(Metric.KERNELS, 13)
+    head = tuple(kernels if m.metric is Metric.KERNELS else m for m in exact(8_960_000))
+    assert explained(head=head)[1] == "and kernels rose 8.3 %: 12 to 13"
+
+
+@pytest.mark.parametrize(
+    ("change", "flops", "moved"),
+    [(Change.SLOWER, 7_000_000, "rose"), (Change.FASTER, 8_960_000, "fell")],
+)
+def test_what_moved_the_other_way_is_no_cause(change: Change, flops: int, moved: str) -> None:
+    """Slower is not because of less work."""
+    first, second = explained(change, head=exact(flops))
+    assert first == f"neither FLOPs nor kernels nor memory {moved}: {OPERATORS}"
+    assert second.startswith("also FLOPs ")
+
+
+UNKNOWN = Measurement.at_least(Metric.FLOPS, 8_000_000, reason="my::op has no formula")
+
+
+@pytest.mark.parametrize(
+    ("base", "head", "told"),
+    [
+        (exact(1)[1:], (UNKNOWN, *exact(1)[1:]),
+         "FLOPs changed is not known: base: it was not counted; head: my::op has no formula"),
+        ((UNKNOWN, *exact(1)[1:]), (UNKNOWN, *exact(1)[1:]),
+         "FLOPs changed is not known: my::op has no formula"),
+        ((), (), "FLOPs, kernels and memory changed is not known: it was not counted"),
+        ((), exact(1), "FLOPs, kernels and memory changed is not known: base: it was not counted"),
+    ],
+)  # fmt: skip
+def test_what_is_not_known_is_not_called_unchanged(
+    base: tuple[Measurement, ...], head: tuple[Measurement, ...], told: str
+) -> None:
+    """With the reason, by side where the two differ."""
+    assert explained(base=base, head=head) == [f"whether {told}"]
+
+
+def test_what_is_not_known_stands_beside_a_cause() -> None:
+    """It may be one as well."""
+    base = (UNKNOWN, *exact(1)[1:])
+    head = (UNKNOWN, Measurement.exact(Metric.KERNELS, 24), *exact(1)[2:])
+    assert explained(base=base, head=head) == [
+        "because kernels rose 100.0 %: 12 to 24",
+        "whether FLOPs changed is not known: my::op has no formula",
+    ]
 
 
 def test_a_changed_count_is_told_where_the_time_is_the_same() -> None:
@@ -178,6 +255,7 @@ def test_a_report_survives_json() -> None:
     assert told["threshold"] == 0.05
     assert told["base"] == {
         "name": "main (1234567890)", "commit": "1234567890ab", "versions": VERSIONS, "threads": 2,
+        "dirty": False,
     }  # fmt: skip
     slower, same, gone = told["comparisons"]
     assert (slower["test"], slower["change"]) == ("t.py::test_slow[a|b]", "slower")

@@ -13,8 +13,8 @@ import torch
 from pytest_nnscale.timing import conditions as room
 from pytest_nnscale.timing.conditions import GpuWatch, Watch, conditions
 
-WORDS = {3: "Not Supported", 9: "Driver Not Loaded", 15: "GPU is lost"}
-NOT_SUPPORTED, NO_DRIVER, LOST = WORDS
+WORDS = {3: "Not Supported", 6: "Not Found", 9: "Driver Not Loaded", 15: "GPU is lost"}
+NOT_SUPPORTED, _, NO_DRIVER, LOST = WORDS
 REASONS = [n for n in vars(real) if n.startswith("nvmlClocksThrottleReason")]
 CONSTANTS = (
     *REASONS,
@@ -60,6 +60,9 @@ class Driver(ModuleType):
     def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
         self._check("nvmlDeviceGetHandleByIndex")
         return index
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> int:  # noqa: N802
+        raise self.NVMLError(6)  # a real one's, which this driver does not know
 
     def nvmlDeviceGetClockInfo(self, handle: int, clock: int) -> int:  # noqa: N802
         self._check("nvmlDeviceGetClockInfo")
@@ -143,6 +146,25 @@ def test_a_gpu_that_throttles_disturbs(
             watch.look()
         driver.reasons = bits if when == "after" else 0
     assert watch.disturbed == f"the GPU throttled ({words})"
+
+
+def test_what_disturbed_has_a_remedy_that_is_no_more_time(driver: Driver) -> None:
+    """A GPU that is too hot is no cooler in a longer run."""
+    with conditions("cuda:0") as watch:
+        assert watch.remedy == ""
+        driver.reasons = real.nvmlClocksThrottleReasonSwThermalSlowdown
+    assert watch.remedy.startswith("let the GPU cool down")
+    assert "max-time" not in watch.remedy
+
+
+def test_a_look_tells_what_disturbed_since_the_last_one(driver: Driver) -> None:
+    """So that whoever needs a calm moment can find one after another that was not."""
+    with conditions("cuda:0") as watch:
+        driver.reasons = real.nvmlClocksThrottleReasonSwPowerCap
+        assert watch.look() == "the GPU throttled (power cap)"
+        driver.reasons = 0
+        assert watch.look() == ""
+    assert watch.disturbed == "the GPU throttled (power cap)"
 
 
 @pytest.mark.parametrize("name", ["GpuIdle", "ApplicationsClocksSetting", "DisplayClockSetting"])

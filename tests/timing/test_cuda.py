@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from itertools import cycle
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from pytest_nnscale.errors import CannotMeasure
-from pytest_nnscale.timing.clock import WallClock
+from pytest_nnscale.timing.clock import Batch, WallClock
 from pytest_nnscale.timing.cuda import CudaClock
 from pytest_nnscale.timing.devices import clock_for
 from pytest_nnscale.timing.events import FakeDriver, TorchDriver
@@ -86,7 +87,9 @@ def test_many_batches_are_read_in_turns() -> None:
     clock = CudaClock(driver=driver)
     durations_s = [1e-4, 2e-4, 3e-4]
     times_s = clock.times_s(lasting(driver, durations_s), calls=1, batches=3000)
-    assert times_s == pytest.approx(durations_s * 1000, rel=0.05)
+    asked_for = itertools.islice(cycle(durations_s), 3003)
+    timed = [each for n, each in enumerate(asked_for) if n % 1001]  # one call before each thousand
+    assert times_s == pytest.approx(timed, rel=0.01)
     assert driver.event() <= 2000
 
 
@@ -157,8 +160,51 @@ def test_work_in_a_stream_that_no_event_sees_is_no_time_of_the_call() -> None:
 
     with pytest.raises(CannotMeasure) as caught:
         CudaClock(driver=driver).times_s(call, calls=1, batches=10)
-    assert caught.value.reason.startswith("the device works on after the call's own stream is done")
+    assert caught.value.reason.startswith("a GPU works on after the call's own stream is done")
     assert "wait_stream" in caught.value.remedy
+
+
+def test_a_last_stage_on_another_gpu_is_seen_however_long_the_series() -> None:
+    """Beside all calls but the last the next one's first stage runs: one of them tells of all."""
+    driver = FakeDriver()
+
+    def call() -> None:
+        driver.launch(1e-3)
+        driver.side_s = max(driver.side_s, driver.device_s) + 0.9e-3  # what comes after that
+
+    with pytest.raises(CannotMeasure, match="a GPU works on"):
+        CudaClock(driver=driver).times_s(call, calls=1, batches=400)
+
+
+def test_a_single_call_is_asked_for_while_the_device_has_work() -> None:
+    """Or the launches of its first kernels would count, in a turn of one call each."""
+    driver = FakeDriver(launch_s=50e-6)
+    clock = CudaClock(driver=driver)
+
+    def call() -> None:
+        for _ in range(3):
+            driver.launch(100e-6)
+
+    assert clock.times_s(call, calls=1, batches=1) == pytest.approx([300e-6], rel=1e-3)
+
+
+def test_turns_are_asked_for_in_one_queue() -> None:
+    """Each call follows the other one on a device that never waits for the host."""
+    driver = FakeDriver()
+    clock = CudaClock(driver=driver)
+    new, old = lasting(driver, [20e-6]), lasting(driver, [10e-6])
+    times_s = clock.turns_s([Batch(new, 1), Batch(old, 2), Batch(old, 2), Batch(new, 1)])
+    assert times_s == pytest.approx([20e-6, 10e-6, 10e-6, 20e-6], rel=1e-3)
+    assert driver.waits == 3
+
+
+def test_turns_with_a_cold_cache_are_kept_apart() -> None:
+    """Each call is timed by itself, and told with those of its batch."""
+    driver = FakeDriver()
+    clock = CudaClock(flush=True, driver=driver)
+    new, old = lasting(driver, [2e-3]), lasting(driver, [1e-3, 3e-3, 5e-3])
+    times_s = clock.turns_s([Batch(new, 1), Batch(old, 3), Batch(new, 2)])
+    assert times_s == pytest.approx([2e-3, 3e-3, 2e-3], rel=1e-3)
 
 
 def test_a_side_stream_that_is_done_first_is_let_be() -> None:
@@ -279,7 +325,7 @@ def test_a_real_side_stream_is_seen() -> None:
             torch.cuda.current_stream().wait_stream(side)
 
     clock = clock_for("cuda")
-    with pytest.raises(CannotMeasure, match="the device works on"):
+    with pytest.raises(CannotMeasure, match="a GPU works on"):
         clock.times_s(lambda: call(False), calls=5, batches=10)
     assert min(clock.times_s(lambda: call(True), calls=5, batches=10)) > 1e-4
 

@@ -8,9 +8,12 @@ import re
 from collections.abc import Callable
 
 import pytest
+import torch
 
 from pytest_nnscale.meters.ratio import measure_ratio
 from pytest_nnscale.timing.clock import FakeClock
+from pytest_nnscale.timing.cuda import CudaClock
+from pytest_nnscale.timing.events import FakeDriver
 from pytest_nnscale.timing.pairs import Ratios, sample_ratio
 from pytest_nnscale.timing.sampling import time_for
 
@@ -91,6 +94,71 @@ def test_a_limit_far_away_takes_few_turns(limit: float, most: int) -> None:
     assert len(Machine(0.005, 1.0).sampled(limit=limit).ratios) <= most
 
 
+def test_what_decides_against_a_call_is_spread_over_half_a_second() -> None:
+    """Twelve turns of a tenth of a second may lie in a moment that is worse for one of them."""
+    taken = Machine(0.001, 1.5).sampled(limit=1.1)
+    assert taken.interval is not None
+    assert taken.interval.lower > 1.1
+    assert 0.5 <= taken.spent_s < 0.6
+
+
+def test_the_turns_of_a_look_are_asked_for_in_one_queue() -> None:
+    """So that no side of a turn finds the GPU idle, and is measured with its launch."""
+    driver = FakeDriver(launch_s=20e-6)
+
+    def lasting(kernels: int) -> Callable[[], None]:
+        def call() -> None:
+            for _ in range(kernels):
+                driver.launch(100e-6)
+
+        return call
+
+    taken = sample_ratio(
+        lasting(20), lasting(10), clock=CudaClock(driver=driver), max_time_s=5.0, limit=3.0
+    )
+    assert taken.new_calls == taken.old_calls == 1
+    assert taken.ratios == pytest.approx([2.0] * 12, rel=1e-4)
+
+
+@pytest.mark.parametrize("cold_s", [3.0, 30.0])
+def test_a_reference_that_compiles_at_first_has_a_ratio(cold_s: float) -> None:
+    """Its first call tells nothing of the others."""
+    machine, cold = Machine(0.005, 1.0), iter([cold_s])
+
+    def compiled() -> None:
+        machine.clock.time_s += next(cold, 0.0)
+        machine.old()
+
+    taken = sample_ratio(machine.new, compiled, clock=machine.clock, max_time_s=5.0, limit=1.5)
+    assert taken.interval is not None
+    assert taken.interval.upper < 1.5
+
+
+@pytest.mark.parametrize("denormal", ["new", "old", "neither"])
+def test_denormal_numbers_of_either_call_are_noticed(denormal: str) -> None:
+    """The ratio is then one of how processors take them."""
+    machine = Machine(0.005, 1.0)
+    tiny = {each: torch.tensor([1e-40 if denormal == each else 1.0]) for each in ("new", "old")}
+
+    def new() -> torch.Tensor:
+        machine.new()
+        return tiny["new"]
+
+    def old() -> torch.Tensor:
+        machine.old()
+        return tiny["old"]
+
+    taken = sample_ratio(new, old, clock=machine.clock, max_time_s=5.0, limit=2.0)
+    assert taken.denormal is (denormal != "neither")
+
+
+def test_the_time_that_is_needed_is_not_the_time_that_was_spent() -> None:
+    """Twelve turns would do; more are taken where the limit is close."""
+    taken = Machine(0.005, 1.0).sampled(limit=1.0)
+    assert taken.needed_s == pytest.approx(12 * 2 * 0.005, rel=0.05)
+    assert 3.9 < taken.spent_s <= 4.0
+
+
 def test_short_calls_are_timed_in_batches_of_their_own_number() -> None:
     """A call of a microsecond beside one of a millisecond."""
     machine = Machine(1e-6, 1000.0)
@@ -116,6 +184,19 @@ def test_the_measurement_says_both_times() -> None:
     assert found.upper is not None
     assert found.lower <= (found.value or 0) <= found.upper
     assert re.match(r"(9\.\d+|10\.\d) ms beside (4\.9|5\.0)\d ms, 12 turns", found.notes[0])
+
+
+def test_the_measurement_says_what_may_explain_it() -> None:
+    """Threads, a warm-up without an end, and denormal numbers, as a latency does."""
+    machine, tiny = Machine(0.005, 1.0, noise=0.3), torch.tensor([1e-40])
+
+    def new() -> torch.Tensor:
+        machine.new()
+        return tiny
+
+    notes = measure_ratio(new, machine.old, clock=machine.clock, limit=9.0, max_time_s=0.2).notes
+    assert re.search(r", after a warm-up that never became steady, \d+ threads?$", notes[0])
+    assert notes[1].startswith("its output holds denormal numbers")
 
 
 def test_a_call_that_raises_is_unmeasured() -> None:

@@ -11,16 +11,19 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pytest_nnscale.errors import CannotMeasure
-from pytest_nnscale.timing.board import GATE, Board
+from pytest_nnscale.timing.ancestry import VARIABLE, inherited
+from pytest_nnscale.timing.board import GATE, Board, Queue
 from pytest_nnscale.timing.hold import ALONE, TEST, Hold, kind_of
-from pytest_nnscale.timing.quiet import VARIABLE, Quiet
+from pytest_nnscale.timing.quiet import Quiet
 
 SOON_S = 20.0  # by then all that is not held off has happened, also on a busy machine
 A_WHILE_S = 0.3  # whoever has not answered by then is held off
@@ -39,8 +42,11 @@ import os, sys, time
 from contextlib import ExitStack
 from pathlib import Path
 from pytest_nnscale.errors import CannotMeasure
+from pytest_nnscale.timing import quiet as room
 from pytest_nnscale.timing.quiet import Quiet
 
+if sys.argv[3] == "stranger":
+    room.ancestors = frozenset
 quiet = Quiet(float(sys.argv[2]), folder=Path(sys.argv[1]), kind_of=lambda device: device)
 inside = []
 for line in sys.stdin:
@@ -72,9 +78,9 @@ for line in sys.stdin:
 class Other:
     """A process that comes in and leaves as it is told, and says when it has."""
 
-    def __init__(self, folder: Path, max_wait_s: float = 60.0) -> None:
+    def __init__(self, folder: Path, max_wait_s: float = 60.0, kin: str = "stranger") -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(folder), str(max_wait_s)],
+            [sys.executable, "-c", PROGRAM, str(folder), str(max_wait_s), kin],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -127,8 +133,8 @@ def other(folder: Path) -> Iterator[Callable[..., Other]]:
     """Return what starts another process on the same folder."""
     with ExitStack() as stack:
 
-        def start(max_wait_s: float = 60.0) -> Other:
-            started = Other(folder, max_wait_s)
+        def start(max_wait_s: float = 60.0, kin: str = "stranger") -> Other:
+            started = Other(folder, max_wait_s, kin)
             stack.callback(started.close)
             return started
 
@@ -510,17 +516,254 @@ def test_a_measurement_in_which_another_is_made_does_not_count(folder: Path) -> 
     assert refused.value.reason == (
         "the machine was not quiet: a session below it measured for itself"
     )
+    assert refused.value.remedy == "measure in one of the two, not in both"
 
 
-@pytest.mark.parametrize("told", ["", "{", "[]", "3", '["/nowhere", "x"]'])
+HOLD = "hold,test,0123456789abcdef,,process%201,outer"
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "", "{", "3", "[3]", '"ab"', "[]", '["/tmp"]', '["/nowhere", "x"]', '["/tmp", "x"]', '["/tmp", 3]',
+        json.dumps([".", HOLD]), json.dumps(["/nowhere", HOLD]), json.dumps([__file__, HOLD]),
+    ],
+)  # fmt: skip
 def test_a_variable_that_is_not_ours_tells_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, told: str
 ) -> None:
-    """Whoever has set it."""
+    """Whoever has set it: locks stand where they would without, and nothing else is made."""
     monkeypatch.setenv(VARIABLE, told)
-    with Quiet(SOON_S, folder=tmp_path).testing("a"):
-        pass
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.chdir(here)
+    assert Hold.is_meant(HOLD)
+    assert inherited() == (None, [])
+    with Quiet(SOON_S).testing("a"):
+        assert {path.name for path in tmp_path.iterdir()} == {"here", Board.of_user().folder.name}
+    assert not [*here.iterdir()]
     assert os.environ[VARIABLE] == told
+
+
+def test_the_folder_is_looked_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that changes the place for temporary files still measures where the others hold."""
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    here, there = Quiet(0.1), Quiet(0.1)
+    with here.testing("a"):
+        monkeypatch.delenv(VARIABLE)
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "elsewhere"))
+        with pytest.raises(CannotMeasure, match="still there: a "), there.measuring("cpu"):
+            pytest.fail("it was measured")
+
+
+def test_no_place_for_temporary_files_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests run, and nothing is measured."""
+
+    def nowhere() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setattr(tempfile, "gettempdir", nowhere)
+    quiet = Quiet()
+    refused = pytest.raises(CannotMeasure, match="no folder for locks: No usable")
+    with quiet.testing("a"), refused, quiet.measuring("cpu"):
+        pytest.fail("it was measured")
+    assert quiet.refusal is not None
+
+
+@posix
+def test_locks_never_stand_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python takes it for want of another; where TMPDIR names it, it is meant."""
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    quiet = Quiet()
+    refused = pytest.raises(CannotMeasure, match="the working directory")
+    with quiet.testing("a"), refused, quiet.measuring("cpu"):
+        pytest.fail("it was measured")
+    assert not [*tmp_path.iterdir()]
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with Quiet().measuring("cpu"):
+        pass
+
+
+class Short(Board):
+    """A folder on a file system whose names have few bytes."""
+
+    longest = 0
+
+    def take(self, name: str, *, until_s: float = 0.0) -> Any:
+        if len(name) > self.longest:
+            raise self._refusal("File name too long")
+        return super().take(name, until_s=until_s)
+
+
+@pytest.fixture
+def short(folder: Path) -> Quiet:
+    quiet = quiet_in(folder)
+    quiet._board = Short(folder)
+    return quiet
+
+
+def test_a_test_holds_by_a_shorter_name_where_it_must(short: Quiet, folder: Path) -> None:
+    """It would be measured through otherwise."""
+    Short.longest = 110
+    with short.testing("test_it.py::" + "a" * 100):
+        (hold,) = Board(folder).holds()
+        assert str(hold).startswith("aaaa")
+        with short.measuring(ALONE):
+            pass
+    assert short.refusal is None
+
+
+def test_a_session_whose_tests_cannot_hold_measures_nothing(short: Quiet) -> None:
+    """The test runs, unseen by others; `refusal` says so."""
+    Short.longest = 30
+    with short.testing("a"):
+        assert short.refusal is not None
+    Short.longest = 255
+    refused = pytest.raises(CannotMeasure, match="File name too long")
+    with short.testing("b"), refused, short.measuring(ALONE):
+        pytest.fail("it was measured")
+
+
+def test_what_outlasted_one_wait_is_not_waited_for_again(other: Start, folder: Path) -> None:
+    """A forgotten debugger costs one wait, not one a budget."""
+    one, quiet = inside(other(), "test", "forgotten"), quiet_in(folder, 0.3)
+    with pytest.raises(CannotMeasure, match=r"waited 0\.3 s"), quiet.measuring(ALONE):
+        pytest.fail("it was measured")
+    begun_s = time.monotonic()
+    refused = pytest.raises(CannotMeasure, match="in vain, and still there: forgotten ")
+    quiet._max_wait_s = 3600.0
+    with refused, quiet.measuring(ALONE):
+        pytest.fail("it was measured")
+    assert time.monotonic() - begun_s < SOON_S
+    inside(one, "leave")
+    with quiet.measuring(ALONE):
+        pass
+
+
+@posix
+def test_a_child_with_a_fresh_environment_does_not_wait_for_its_parent(
+    other: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is known by the ids of the processes above it."""
+    with quiet_in(folder).testing("outer"):
+        monkeypatch.delenv(VARIABLE)
+        stranger, child = other(0.3), other(kin="child")
+        inside(child, "test", "inner")
+        inside(child, "measure", ALONE)
+        inside(child, "leave")
+        inside(child, "leave")
+        said = stranger.told("measure", ALONE).answer()
+        assert said is not None
+        assert "still there: outer" in said
+        monkeypatch.undo()
+
+
+def test_a_test_that_is_looked_at_holds_nobody_off(other: Start, folder: Path) -> None:
+    """A debugger waits for a person; afterwards the test waits until nobody measures."""
+    one, quiet = other(), quiet_in(folder)
+    with quiet.testing("a"):
+        with quiet.lending():
+            inside(one, "measure", ALONE)
+            inside(one, "leave")
+        assert one.told("measure", ALONE).waits
+    assert one.answer() == IN
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_who_is_interrupted_waits_for_nobody(
+    other: Start, folder: Path, error: type[BaseException]
+) -> None:
+    """Ctrl-C takes effect at once, and who measures meanwhile is told."""
+    one, quiet = other(), quiet_in(folder, 3600.0)
+    begun_s = time.monotonic()
+    with quiet.testing("a"), ExitStack() as measured:
+        measured.enter_context(quiet.measuring(ALONE))
+        one.told("measure", ALONE)
+        assert one.waits
+        with pytest.raises(error), measured.pop_all():
+            raise error
+    assert time.monotonic() - begun_s < SOON_S
+    assert one.answer() == IN
+
+
+def test_the_first_to_come_is_the_first_to_pass(folder: Path) -> None:
+    """Whoever comes anew waits behind those that have a ticket."""
+    board = Board(folder)
+    board.open()
+    gate = board.take(GATE)
+    assert gate is not None
+    one, two, three = Queue(board), Queue(board), Queue(board)
+    assert one.pass_gate() is two.pass_gate() is None
+    board.release(gate)
+    assert three.pass_gate() is None
+    assert two.pass_gate() is None
+    gate = one.pass_gate()
+    assert gate is not None
+    one.close()
+    board.release(gate)
+    assert three.pass_gate() is None
+    gate = two.pass_gate()
+    assert gate is not None
+    two.close()
+    three.close()
+    board.release(gate)
+
+
+def test_a_measurement_says_that_it_waited_long(folder: Path) -> None:
+    """And nothing after a short wait."""
+    quiet = quiet_in(folder)
+    with quiet.measuring(ALONE):
+        pass
+    assert quiet.take_notes() == ()
+
+
+def test_on_a_worker_without_turns_a_measurement_says_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other tests of its session went on beside it."""
+    quiet = quiet_in(folder)
+    monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw0")
+    with quiet.measuring(ALONE):
+        pass
+    assert quiet.take_notes() == ("the other tests of this session were not held off",)
+    with quiet.testing("a"), quiet.measuring(ALONE):
+        pass
+    assert quiet.take_notes() == ()
+
+
+@posix
+def test_a_file_system_without_locks_is_a_reason(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    """What filelock does there instead outlives a process that is killed."""
+    import errno
+    import fcntl
+
+    def flock(fd: int, how: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(CannotMeasure, match="not implemented"), quiet_in(folder).measuring(ALONE):
+        pytest.fail("it was measured")
+    assert not recwarn.list
+
+
+def test_what_cannot_be_read_is_a_reason(folder: Path) -> None:
+    """A folder where a note should be, say."""
+    board, mine = Board(folder), Hold.new(ALONE, "a")
+    board.open()
+    (folder / f"note,{mine.token}").mkdir()
+    with pytest.raises(CannotMeasure, match="nothing can be locked"):
+        board.read_note(mine)
+    assert board.in_the_way(mine, at_gate=True) == []
 
 
 def test_nothing_is_left_but_the_gate(other: Start, folder: Path) -> None:
