@@ -12,9 +12,10 @@ samples may depend on their neighbours: see `sequence` and `blocks`.
 from __future__ import annotations
 
 import math
+import statistics
 from bisect import bisect_left
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from pytest_nnscale.timing.blocks import (
@@ -24,11 +25,17 @@ from pytest_nnscale.timing.blocks import (
 )
 from pytest_nnscale.timing.sequence import least_samples, surely_above, surely_below
 
+# A machine that drifts goes up and down in stretches. Of blocks that depend on each other it is these
+# that count as independent values do: the interval reaches beyond all that was seen, with so many
+# stretches at most by so many spreads. Simulated in the tests: of runs of an AR(1) process of 0.9 that
+# were stopped when they looked decided, less than 1 % were wrong.
+_STRETCHES = ((3, 6.0), (4, 3.0), (5, 1.5))
+_DRIFT = 0.75
 # Of fewer blocks than this it can hardly be told whether they depend on each other: the interval is
-# then wider on each side by the spread of all, this many times. Simulated in the tests: of runs of an
-# AR(1) process of 0.9 that were stopped when they looked decided, less than 1 % were wrong.
-_TELLING, _WIDER = 30, 1.5
-# Of samples that all depend on their neighbours so many times the least number are many.
+# then wider, too, and of fewer than these by so many spreads at least.
+_TELLING, _FEW = 30, ((14, 1.5), (20, 1.0))
+# Of samples that all depend on their neighbours so many times the least number are many; of fewer it
+# reaches as far as with the fewest stretches.
 _MANY, _MUCH_WIDER = 4, 6.0
 
 
@@ -68,17 +75,41 @@ def running_interval(
 def _around_a_drift(
     samples: Sequence[float], size: int, quantile: float, *, many: bool
 ) -> Interval:
-    """Return where the quantile lies if the machine drifts on, by no more than it has so far.
+    """Return where the quantile lies if the machine drifts on, by as much as it has so far.
 
-    Of few samples that is several times as far, so that only a limit far away is decided.
+    With few stretches or few samples it is several times as much, so that only a limit far away is
+    decided.
     """
     values = medians_of_blocks(samples, size)
     blocks = len(values)
+    spreads = _beyond(values) if many else _MUCH_WIDER
     if quantile != 0.5:
         values = [*samples]
     least, most = min(values), max(values)
-    wider = (_WIDER if many else _MUCH_WIDER) * (most - least)
+    wider = spreads * (most - least)
     return Interval(max(0.0, least - wider), most + wider, blocks, size, drifting=True)
+
+
+def _beyond(medians: Sequence[float]) -> float:
+    """Return how many spreads a drift may reach beyond blocks that depend on each other."""
+    stretches = _stretches_of(medians)
+    return next((spreads for most, spreads in _STRETCHES if stretches <= most), _DRIFT)
+
+
+def _wider(medians: Sequence[float]) -> float:
+    """Return how many spreads wider the interval of blocks is that do not seem to depend."""
+    n = len(medians)
+    if n >= _TELLING:
+        return 0.0
+    few = next((spreads for under, spreads in _FEW if n < under), 0.0)
+    return few if n < _FEW[0][0] else max(few, _beyond(medians))
+
+
+def _stretches_of(values: Sequence[float]) -> int:
+    """Return how many times in a row values lie on one side of their median, then on the other."""
+    middle = statistics.median(values)
+    above = [value > middle for value in values if value != middle]
+    return 1 + sum(one != other for one, other in pairwise(above))
 
 
 class Looks:
@@ -133,7 +164,7 @@ def _enclosing(
     upper = ordered[min(bisect_left(under, below - 1e-9 * n), len(ordered) - 1)]
     # The first value that has more under it than `above`: the quantile is not below it.
     lower = ordered[bisect_left(under, above + 1e-9 * n)]
-    wider = _WIDER * (ordered[-1] - ordered[0]) if n < _TELLING else 0.0
+    wider = _wider(medians) * (ordered[-1] - ordered[0])
     return Interval(max(0.0, lower - wider), upper + wider, n, size)
 
 

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_nnscale.timing import interval as interval_room
+from pytest_nnscale.timing.blocks import medians_of_blocks
 from pytest_nnscale.timing.interval import (
     Looks,
     quantile_interval,
@@ -285,7 +286,7 @@ def test_stopping_when_it_looks_decided_is_hardly_ever_wrong(
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("CORRELATED", math.inf), ("CORRELATED", 0.5), ("_WIDER", 0.0)],
+    [("CORRELATED", math.inf), ("CORRELATED", 0.5), ("_TELLING", 0)],
     ids=["without blocks", "blocks that correlate by half", "few blocks held to be sure"],
 )
 def test_the_simulation_finds_a_rule_that_is_too_loose(
@@ -345,6 +346,21 @@ def test_few_samples_that_drift_decide_on_limits_far_away_alone(n: int, quantile
     assert found.lower <= 1 - 5 * spread or found.lower == 0
     assert found.upper >= 1 + 6 * spread
     assert found.upper < 1 + 8 * spread
+
+
+@pytest.mark.parametrize(("stretches", "spreads"), [(2, 6.0), (4, 3.0), (6, 0.75)])
+def test_the_more_often_a_drift_came_back_the_less_far_it_may_reach(
+    stretches: int, spreads: float
+) -> None:
+    """A machine that went up and down many times has shown how far it goes."""
+    wave = [1 + 0.1 * math.sin(math.pi * stretches * (n + 0.5) / 1000) for n in range(1000)]
+    found = running_interval(wave, 0.5, 0.99)
+    assert found is not None
+    assert found.drifting
+    medians = medians_of_blocks(wave, found.block_size)
+    most, least = max(medians), min(medians)
+    assert found.upper == pytest.approx(most + spreads * (most - least))
+    assert found.lower == pytest.approx(max(0.0, least - spreads * (most - least)))
 
 
 @pytest.mark.parametrize("n", [0, 1, 11])
