@@ -71,6 +71,7 @@ class Meeting:
             at_head = head.advance() if passing[1] else at_head
         self.endings = _to_its_end(base, at_base), _to_its_end(head, at_head)
         trial.spent_s += time.monotonic() - begun_s - lost_s
+        trial.lost_s += lost_s
 
     def _time(
         self, trial: Trial, at_base: Message, at_head: Message, quiet: Quiet, calls_s: float

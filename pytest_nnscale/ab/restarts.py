@@ -52,7 +52,8 @@ class Restarts:
         self._quiet = quiet
         self._progress = progress
         self._unchanged = unchanged
-        self._starts_s: list[float] = []
+        # What a restart takes besides its tests: starting both workers, and ending them.
+        self._around_s: list[float] = []
         self._trials: dict[str, Trial] = {}
         self._files: tuple[dict[str, str], dict[str, str]] = ({}, {})
         self._alone: tuple[Comparison, ...] = ()
@@ -66,7 +67,9 @@ class Restarts:
         restarts = 0
         while not restarts or self._undecided():
             restarts += 1
+            restart_s, tests_s = time.monotonic(), self._tests_s
             self._restart(restarts)
+            self._around_s.append(time.monotonic() - restart_s - (self._tests_s - tests_s))
             # What is no longer the code that was meant is not worth another restart.
             self._unchanged()
         for trial in self._trials.values():
@@ -87,13 +90,16 @@ class Restarts:
             time.monotonic() - begun_s,
         )
 
+    @property
+    def _tests_s(self) -> float:
+        return sum(trial.spent_s + trial.lost_s for trial in self._trials.values())
+
     def _undecided(self) -> list[Trial]:
         return [trial for trial in self._trials.values() if not trial.decided]
 
     def _restart(self, number: int) -> None:
         self._tell(number, "starting")
         with self._quiet.testing("nnscale ab"), ExitStack() as running:
-            begun_s = time.monotonic()
             # Neither is always the first to start, nor the first to time.
             swapped = number % 2 == 0
             started: dict[int, Partner] = {}
@@ -105,7 +111,6 @@ class Restarts:
                     running.enter_context(started[side])
             base, head = started[0], started[1]
             found = base.collected(), head.collected()
-            self._starts_s.append(time.monotonic() - begun_s)
             if self._sides is None:
                 self._note_collected(*found)
             trials = self._undecided()
@@ -172,7 +177,8 @@ class Restarts:
                 output=died.output,
             )
             return False
-        trial.close_restart(*meeting.endings, self._plan, statistics.fmean(self._starts_s))
+        around_s = statistics.fmean(self._around_s or [0.0])
+        trial.close_restart(*meeting.endings, self._plan, around_s)
         return True
 
     def _tell(self, number: int, what: str) -> None:

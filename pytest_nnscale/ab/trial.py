@@ -21,7 +21,7 @@ class Trial:
     def __init__(self, test: str, *, file: str = "") -> None:
         self.test = test
         self.file = file
-        self.spent_s = 0.0
+        self.spent_s, self.lost_s = 0.0, 0.0
         self.restarts = 0
         # Whether a restart in which it ran came to its end, where it is seen whose code that was.
         self.seen_through = False
@@ -68,7 +68,7 @@ class Trial:
                 self.test, change, reason=reason, remedy=remedy, output=output, file=self.file
             )
 
-    def close_restart(self, base: Message, head: Message, plan: Plan, start_s: float) -> None:
+    def close_restart(self, base: Message, head: Message, plan: Plan, around_s: float) -> None:
         """Take in how the test ended on both sides of a restart, and look at what is there."""
         self.restarts += 1
         self._judge_endings(base, head)
@@ -90,7 +90,7 @@ class Trial:
                     remedy="have the test make the same calls each time",
                 )
                 return
-        each_s = self.spent_s / self.restarts + start_s
+        each_s = self.spent_s / self.restarts + around_s
         for pair in self._pairs.values():
             if not pair.decided:
                 pair.look(plan, each_s)
