@@ -16,6 +16,7 @@ from pytest_nnscale.budget import Phase
 from pytest_nnscale.errors import BadOption, BadWorkload, CannotMeasure, shown
 from pytest_nnscale.exits import Exit
 from pytest_nnscale.measurement import Metric
+from pytest_nnscale.power.command import energy
 
 if TYPE_CHECKING:
     import torch
@@ -117,6 +118,7 @@ def crosscheck(
 
 app.command("ab", cls=AbCommand)(ab)
 app.command("calibrate", cls=AbCommand)(calibrate)
+app.command("energy")(energy)
 
 
 def load(target: str) -> torch.nn.Module:

@@ -72,6 +72,8 @@ def _is_red(verdict: Verdict, options: Options) -> bool:
     if verdict.outcome is Outcome.UNMEASURED:
         missing = verdict.measurement.missing
         return not missing or missing in options.require
+    if verdict.measurement.estimated and verdict.budget.metric.value in options.require:
+        return True  # what has to be measured was not
     if verdict.outcome is Outcome.INCONCLUSIVE:
         return options.inconclusive == "fail"
     return verdict.outcome is Outcome.OVER

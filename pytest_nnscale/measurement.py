@@ -126,7 +126,8 @@ class Measurement:
     `reason` and what to do in `remedy`; `missing` then names what this machine lacks ("energy",
     "cuda"), where that is the reason. `samples` are raw; `method` says how the value came about
     ("traced", "executed", "state", a clock or a counter), `subject` what it is a measurement of.
-    `disturbed` says what makes the interval less than sure, such as a GPU that throttled.
+    `disturbed` says what makes the interval less than sure, such as a GPU that throttled;
+    `estimated` is true of what was not measured but worked out from something else.
     """
 
     metric: Metric
@@ -142,6 +143,7 @@ class Measurement:
     remedy: str = ""
     missing: str = ""
     disturbed: str = ""
+    estimated: bool = False
 
     @classmethod
     def exact(cls, metric: Metric, value: int, **details: Any) -> Measurement:

@@ -16,7 +16,7 @@ from pytest_nnscale.budget import Verdict
 from pytest_nnscale.fingerprint import take_fingerprint
 from pytest_nnscale.measurement import Metric
 from pytest_nnscale.store import Store, cache_folder
-from pytest_nnscale.timing.student import student_quantile
+from pytest_nnscale.student import student_quantile
 from pytest_nnscale.units import format_quantity
 
 DEFINITION = "noise/2"

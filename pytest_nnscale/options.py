@@ -10,8 +10,11 @@ from pytest_nnscale.errors import BadOption
 from pytest_nnscale.marks import DEVICES, close_to
 
 if TYPE_CHECKING:
+    from pytest_nnscale.power.wanted import Wanted
     from pytest_nnscale.rules import Rule
 
+SOURCES = ("auto", "nvml", "rapl", "zeus", "estimate")
+SCOPES = ("device", "machine")
 REQUIRABLE = ("energy", *(device for device in DEVICES if device not in ("cpu", "meta")))
 
 
@@ -50,6 +53,29 @@ def _yes_or_no(text: str) -> bool:
 
 def _seconds(text: str) -> float:
     return _number(text, above=0.0, below=math.inf, meaning="seconds above zero")
+
+
+def _watts(text: str) -> float:
+    return _number(text, above=0.0, below=math.inf, meaning="watts above zero")
+
+
+def _grams(text: str) -> float:
+    return _number(text, above=-1e-300, below=math.inf, meaning="grams of CO2 a kWh, zero or above")
+
+
+def _powercap(text: str) -> str:
+    """Return the folder of a powercap tree; BadOption where it is none."""
+    from pathlib import Path
+
+    from pytest_nnscale.power.rapl import zones_of
+
+    root = Path(text)
+    if not root.is_dir() or not any(zones_of(root)):
+        raise BadOption(
+            f"{text!r} is no powercap tree: it holds folders such as intel-rapl:0, as "
+            "/sys/class/powercap does"
+        )
+    return text
 
 
 def _confidence(text: str) -> float:
@@ -130,6 +156,42 @@ OPTIONS = (
         "empty the L2 cache of a GPU before each call that is timed on it: yes or no (no)",
         "yes|no",
     ),
+    Option(
+        "energy",
+        _one_of("total", "above_idle"),
+        "joules that count: total, or above_idle, without what the idle machine draws (total)",
+        "total|above_idle",
+    ),
+    Option(
+        "energy_scope",
+        _one_of(*SCOPES),
+        "whose joules count: device, or machine, the CPU beside the GPU (device)",
+        "|".join(SCOPES),
+    ),
+    Option(
+        "energy_source",
+        _one_of(*SOURCES),
+        f"where joules come from: {', '.join(SOURCES)}; an estimate is no measurement (auto)",
+        "SOURCE",
+    ),
+    Option(
+        "watts_per_core",
+        _watts,
+        "what an estimate of energy assumes that a busy core draws",
+        "WATTS",
+    ),
+    Option(
+        "grid_gco2_per_kwh",
+        _grams,
+        "grams of CO2 a kWh of the grid, to tell grams beside joules",
+        "GRAMS",
+    ),
+    Option(
+        "powercap_root",
+        _powercap,
+        "where the powercap tree is mounted (/sys/class/powercap)",
+        "FOLDER",
+    ),
 )
 
 
@@ -145,6 +207,28 @@ class Options(NamedTuple):
     confidence: float = 0.99
     max_wait: float = 600.0
     flush_l2: bool = False
+    energy: str = "total"
+    energy_scope: str = "device"
+    energy_source: str = "auto"
+    watts_per_core: float | None = None
+    grid_gco2_per_kwh: float | None = None
+    powercap_root: str | None = None
+
+    @property
+    def wanted(self) -> Wanted:
+        """Which joules are wanted."""
+        from pathlib import Path
+
+        from pytest_nnscale.power.wanted import POWERCAP_ROOT, Wanted
+
+        return Wanted(
+            self.energy_source,
+            self.energy_scope,
+            self.energy == "above_idle",
+            Path(self.powercap_root or POWERCAP_ROOT),
+            self.watts_per_core,
+            self.grid_gco2_per_kwh,
+        )
 
 
 def declare(add_flag: Callable[..., Any], add_ini: Callable[..., Any]) -> None:

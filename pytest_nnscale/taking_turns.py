@@ -43,6 +43,7 @@ def effort_of(config: pytest.Config) -> Effort:
             options.confidence,
             quiet,
             flush_l2=options.flush_l2,
+            energy=options.wanted,
         )
     return config.stash[keys.EFFORT]
 

@@ -91,7 +91,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setattr("pytest_nnscale.timing.sampling._MOST_SAMPLES", 100)
 
-    def find_counters(device: str) -> None:
+    def find_counters(device: str, wanted: Any) -> None:
         raise CannotMeasure("no counter in this test", remedy="buy one")
 
     monkeypatch.setattr("pytest_nnscale.meters.energy.find_counters", find_counters)

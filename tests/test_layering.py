@@ -31,7 +31,8 @@ ROOMS: dict[str, set[str]] = {
     "workload": {"errors", "budget", "naming"},
     "observation": {"workload", "measurement", "errors", "budget"},
     "preservation": {"workload", "errors", "naming"},
-    "power": {"errors", "measurement", "units"},
+    "student": set(),
+    "power": {"errors", "exits", "measurement", "student", "units"},
     "counting": {
         "workload", "measurement", "errors", "budget", "naming", "units", "preservation", "garbage",
         "tree",
@@ -43,8 +44,8 @@ ROOMS: dict[str, set[str]] = {
     "store": {"fingerprint"},
     "ceiling": {"errors", "fingerprint", "store", "timing"},
     "meters": {
-        "budget", "ceiling", "counting", "errors", "measurement", "naming", "observation", "power",
-        "preservation", "timing", "tree", "units", "workload",
+        "budget", "ceiling", "counting", "errors", "garbage", "measurement", "naming", "observation",
+        "power", "preservation", "timing", "tree", "units", "workload",
     },
     "observing": {"budget", "errors", "observation", "preservation", "workload"},
     "profiles": {"budget", "errors", "measurement", "meters", "naming", "observation"},
@@ -62,11 +63,11 @@ ROOMS: dict[str, set[str]] = {
     "options": {"errors", "marks", "rules"},
     "tally": {"budget", "keys", "measurement", "units"},
     "report": {"ab", "budget", "keys", "measurement", "units", "marks", "tally", "errors"},
-    "ab": {"budget", "measurement", "units", "errors", "exits", "keys", "timing"},
+    "ab": {"budget", "measurement", "units", "errors", "exits", "keys", "student"},
     "exits": set(),
     "__main__": {"cli"},
     "peers": set(),
-    "cli": {"ab", "errors", "exits", "budget", "measurement", "units"},
+    "cli": {"ab", "errors", "exits", "budget", "measurement", "power", "units"},
     "keys": {"budget", "calling", "options", "tally"},
     "failure": {"errors"},
     "collecting": {"keys", "budget", "errors", "grammar", "marks", "measurement", "rules"},
@@ -87,7 +88,7 @@ ROOMS: dict[str, set[str]] = {
     "called": {"errors", "observation"},
     "comparing": {"budget", "errors", "measurement", "workload"},
     "references": {"budget", "comparing", "errors", "keys", "measurement", "naming", "workload"},
-    "noise": {"budget", "fingerprint", "measurement", "store", "timing", "units"},
+    "noise": {"budget", "fingerprint", "measurement", "store", "student", "units"},
     "fixtures": {"keys"},
     "plugin": {"errors", "fixtures", "keys", "marks", "options"},
 }  # fmt: skip
@@ -101,7 +102,7 @@ WITH_PYTEST = {
 # Where a heavy module may be imported at the top: files that are themselves imported in functions.
 AT_HOME: dict[str, tuple[str, ...]] = {
     "torch": ("counting/",),
-    "typer": ("cli", "ab/command", "ab/calibrate", "ab/ending", "ab/output"),
+    "typer": ("cli", "ab/command", "ab/calibrate", "ab/ending", "ab/output", "power/command"),
 }
 WITHOUT_TORCH_AT_ALL = ("report/", "ab/", "units", "measurement", "budget", "marks", "options", "tally")  # fmt: skip
 HEAVY = ("torch", "pynvml", "plotly", "asv", "zeus", "numpy", "rich", "typer")

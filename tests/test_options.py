@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,12 @@ from pytest_nnscale.measurement import Metric
 from pytest_nnscale.options import OPTIONS, Option, Options, declare, resolve
 from pytest_nnscale.rules import parse_rule
 
+_FOLDER = tempfile.TemporaryDirectory()
+TREES = [Path(_FOLDER.name) / name for name in ("one", "other")]
+for tree in TREES:
+    (tree / "intel-rapl:0").mkdir(parents=True)
+    (tree / "intel-rapl:0" / "name").write_text("package-0")
+
 # For every option two valid values, an invalid one, and the sentence about the latter.
 VALUES: dict[str, tuple[str, str, str, str]] = {
     "budgets": ("a/*: max_params=1M", "b/*: max_flops=1G", "a/*: max_params", "is not GLOB"),
@@ -21,6 +29,12 @@ VALUES: dict[str, tuple[str, str, str, str]] = {
     "max_time": ("2.5", "9", "-1", "'-1' is not seconds above zero"),
     "max_wait": ("30", "2.5", "0", "'0' is not seconds above zero"),
     "confidence": ("0.9", "0.95", "99", "'99' is not between 0.5 and 1"),
+    "energy": ("above_idle", "total", "net", "'net' is not one of total, above_idle"),
+    "energy_scope": ("machine", "device", "rack", "'rack' is not one of device, machine"),
+    "energy_source": ("rapl", "estimate", "tdp", "'tdp' is not one of auto, nvml, rapl, zeus"),
+    "watts_per_core": ("8", "2.5", "0", "'0' is not watts above zero"),
+    "grid_gco2_per_kwh": ("0", "420", "-1", "'-1' is not grams of CO2 a kWh"),
+    "powercap_root": (*map(str, TREES), "/nowhere", "'/nowhere' is no powercap tree"),  # type: ignore[dict-item]
     "flush_l2": ("yes", "no", "true", "'true' is not one of yes, no"),
 }
 every_option = pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)

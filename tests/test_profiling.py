@@ -534,7 +534,7 @@ class TestMetrics:
     def test_energy_without_a_counter_is_unmeasured(self, monkeypatch: Any) -> None:
         """None would mean that nobody asked; zero that it is free."""
 
-        def none_here(device: str) -> Any:
+        def none_here(device: str, wanted: Any) -> Any:
             raise CannotMeasure("no counter", remedy="buy one")
 
         monkeypatch.setattr("pytest_nnscale.meters.energy.find_counters", none_here)

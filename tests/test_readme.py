@@ -30,6 +30,7 @@ def test_the_table_has_every_option(option: Option) -> None:
     assert f"| `{option.key}`" in row
     default = getattr(Options(), option.name)
     shown = "no" if default is False else f"{default:g}" if isinstance(default, float) else default
+    shown = option.metavar if default is None else shown
     assert option.repeats or f"`{option.flag} {shown}`" in row
     if option.name == "require":
         assert all(f"`{name}`" in row for name in REQUIRABLE)

@@ -14,7 +14,7 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pytest_nnscale.timing.student import student_quantile
+from pytest_nnscale.student import student_quantile
 
 
 class Change(enum.Enum):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from pytest_nnscale.budget import Phase
     from pytest_nnscale.measurement import Measurement
+    from pytest_nnscale.power.wanted import Wanted
 
 
 def _undisturbed(_device: str) -> AbstractContextManager[Any]:
@@ -26,7 +27,8 @@ class Effort(NamedTuple):
     `quiet` returns what holds others off a device while it is measured. `timer`, where given,
     stands in for the meter of latency: it takes the call, and by keyword its quantile and device.
     `about` is told beforehand in which phase it is, and what is called.
-    `flush_l2` empties a GPU's cache before each call that is timed.
+    `flush_l2` empties a GPU's cache before each call that is timed. `energy` says which joules are
+    wanted, where it is not what the device has.
     """
 
     max_time_s: float = 5.0
@@ -35,3 +37,4 @@ class Effort(NamedTuple):
     timer: Callable[..., Measurement] | None = None
     flush_l2: bool = False
     about: Callable[[Phase, str], None] = _untold
+    energy: Wanted | None = None

@@ -50,7 +50,8 @@ def sampled(
             for each in both:
                 stack.enter_context(each.guard())
             empty_s = _empty_s(seen)
-            stack.enter_context(effort.quiet(seen.device))
+            # Of energy one measurement goes on at a time, whatever the device: all draw from one plug.
+            stack.enter_context(effort.quiet("cpu" if metric is Metric.ENERGY else seen.device))
             found = take(seen.repeat)
     except CannotMeasure as error:  # also where others would not be held off, or were not
         return Measurement.nothing(

@@ -55,7 +55,7 @@ def measure(
         if metric is Metric.LATENCY:
             effort.about(phase, seen.subject)
             return time_repeats(repeat, seen.device, effort, quantile=quantile, limit_s=limit)
-        return _energy(repeat, seen.device, effort)
+        return _energy(repeat, seen.device, effort, limit)
 
     return sampled(metric, seen, phase, effort, take)
 
@@ -85,12 +85,17 @@ def time_repeats(
     )
 
 
-def _energy(repeat: Callable[[], object], device: str, effort: Effort) -> Measurement:
+def _energy(
+    repeat: Callable[[], object], device: str, effort: Effort, limit_j: float | None
+) -> Measurement:
     from pytest_nnscale.meters.energy import measure_energy
+    from pytest_nnscale.power.wanted import Wanted
 
     return measure_energy(
         repeat,
         device=device,
+        limit_j=limit_j,
+        wanted=effort.energy or Wanted(),
         confidence=effort.confidence,
         max_time_s=effort.max_time_s,
     )

@@ -1,47 +1,13 @@
-"""NVIDIA GPUs: the total energy counter that NVML serves (Volta and later), in millijoules."""
+"""NVIDIA GPUs through NVML: which one CUDA means, and what the driver's errors become."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any
 
 from pytest_nnscale.errors import CannotMeasure
-
-_NO_ENERGY = "NVML gives no energy"
-_CHECK = "check with nvidia-smi that the driver runs; GPUs before Volta have no counter"
-
-
-@dataclass
-class NvmlCounter:
-    """The energy counter of one GPU."""
-
-    handle: Any
-    device: str
-    name: str
-    resolution_j: float = 1e-3
-    resolution_s: float = 0.1  # the longest interval between two updates that is known of
-
-    def read_j(self) -> float:
-        """Return joules since the driver was loaded."""
-        import pynvml
-
-        with vendor_errors(_NO_ENERGY, remedy=_CHECK):
-            return int(pynvml.nvmlDeviceGetTotalEnergyConsumption(self.handle)) / 1000
-
-
-def find_nvml(device: str = "cuda") -> tuple[NvmlCounter, ...]:
-    """Open the counter of one visible GPU; "cuda" is the current one's."""
-    import pynvml
-
-    with vendor_errors(_NO_ENERGY, remedy=_CHECK):
-        handle = open_gpu(device)
-        name = pynvml.nvmlDeviceGetName(handle)
-        # The first read tells whether this GPU has the counter at all.
-        pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-    return (NvmlCounter(handle, device, f"NVML {name}"),)
 
 
 def open_gpu(device: str = "cuda") -> Any:

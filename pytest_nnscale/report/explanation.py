@@ -63,6 +63,7 @@ def _fact(verdict: Verdict) -> str:
         return (
             f"needs {at_least}{amount}{_interval(found)}, budget {limit} "
             f"(+{format_quantity(excess, dimension)}, +{format_percent(excess, budget.limit)})"
+            f"{_if_estimated(found)}"
         )
     between = found.lower is not None and found.upper is not None
     if verdict.outcome is Outcome.UNMEASURED and between:
@@ -79,7 +80,11 @@ def _fact(verdict: Verdict) -> str:
         why = f", since {found.disturbed}" if found.disturbed else ""
         return f"{takes} between {low} and {high}, {asked} {limit}: inconclusive{why}"
     amount, limit = format_pair(found.value or 0, budget.limit, dimension)
-    return f"{needs} {amount}{_interval(found)}, {asked} {limit}"
+    return f"{needs} {amount}{_interval(found)}, {asked} {limit}{_if_estimated(found)}"
+
+
+def _if_estimated(found: Measurement) -> str:
+    return ": an estimate, no measurement" if found.estimated else ""
 
 
 def _interval(found: Measurement) -> str:

@@ -45,7 +45,7 @@ def budget_table(
     """
     ordered = sorted(verdicts, key=lambda row: -_used(row[1]))
     shown = ordered if everything else ordered[:_SHOWN]
-    cells = [(*_cells(verdict), title(verdict.budget)) for _, verdict in shown]
+    cells = [(*_cells(verdict), _titled(verdict)) for _, verdict in shown]
     headings, *rows = _aligned([_HEADINGS, *cells])
     pairs = list(zip(rows, (nodeid for nodeid, _ in shown), strict=True))
     if all(len(row) + 2 + len(nodeid) <= width for row, nodeid in pairs):
@@ -77,6 +77,11 @@ def _share(verdict: Verdict, value: float) -> float:
     if verdict.budget.metric.more_is_better:
         return limit / value if value else float("inf")
     return value / limit
+
+
+def _titled(verdict: Verdict) -> str:
+    """Return the name of a budget; an estimate is never shown as if it were measured."""
+    return f"{title(verdict.budget)}{', an estimate' if verdict.measurement.estimated else ''}"
 
 
 def _cells(verdict: Verdict) -> tuple[str, str]:
@@ -111,6 +116,8 @@ def profile_table(profile: Profile, *, width: int = 80, depth: int | None = 2) -
             text += f" (between {low} and {high})"
         if found.metric is Metric.MEMORY and profile.held:
             text += f" ({_held(profile.held)})"
+        if found.estimated:
+            text += ", an estimate"
         lines.append(f"  {found.metric.value:<8} {text}")
     notes = dict.fromkeys(note for found in profile.measurements for note in found.notes)
     lines += [f"  {note}" for note in notes]

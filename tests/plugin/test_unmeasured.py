@@ -13,7 +13,7 @@ NO_COUNTER = """
 
     @pytest.fixture(autouse=True)
     def no_counter(monkeypatch):
-        def find(device):
+        def find(device, wanted):
             raise CannotMeasure("no counter in this test", remedy="buy one")
         monkeypatch.setattr(energy, "find_counters", find)
     """

@@ -1,23 +1,20 @@
-"""NVML: whose energy is read, and what the driver's errors become."""
+"""NVML: which GPU is opened, and what the driver's errors become."""
 
 from __future__ import annotations
 
 import sys
 from types import ModuleType, SimpleNamespace
-from typing import Any
 
 import pynvml as real
 import pytest
 import torch
 
 from pytest_nnscale.errors import CannotMeasure
-from pytest_nnscale.power.nvml import find_nvml
+from pytest_nnscale.power.nvml import open_gpu, vendor_errors
 
 H100 = "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"
 OLD = "GPU-0aa00f2c-2b45-a2a5-8d1b-0e5f6d1a6f77"
 SLICE = "MIG-1c9c8d7a-5d5f-5f0e-8f1a-7b1f6a2f3c4d"
-
-REMEDY = "check with nvidia-smi that the driver runs; GPUs before Volta have no counter"
 
 ERRORS = {
     1: "Uninitialized",
@@ -29,9 +26,7 @@ ERRORS = {
     12: "NVML Shared Library Not Found",
     15: "GPU is lost",
 }
-UNINITIALIZED, INVALID, NOT_SUPPORTED, NO_PERMISSION, NOT_FOUND, NO_DRIVER, NO_LIBRARY, LOST = (
-    ERRORS
-)
+UNINITIALIZED, INVALID, _, NO_PERMISSION, NOT_FOUND, *_ = ERRORS
 
 
 class Driver(ModuleType):
@@ -48,7 +43,6 @@ class Driver(ModuleType):
     def __init__(self) -> None:
         super().__init__("pynvml")
         self.uuids = [H100, OLD, "GPU-2", "GPU-3"]
-        self.energy_mj = {H100: 1_500, OLD: None, "GPU-2": 20_000, "GPU-3": 30_000, SLICE: None}
         self.failing: dict[str, int] = {}
         self.initialized = False
 
@@ -70,20 +64,9 @@ class Driver(ModuleType):
 
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
         self._check("nvmlDeviceGetHandleByUUID")
-        if uuid not in self.energy_mj:
+        if uuid not in [*self.uuids, SLICE]:
             raise self.NVMLError(NOT_FOUND)
         return uuid
-
-    def nvmlDeviceGetName(self, handle: str) -> str:  # noqa: N802
-        self._check("nvmlDeviceGetName")
-        return {H100: "NVIDIA H100 80GB HBM3"}.get(handle, f"the GPU {handle}")
-
-    def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:  # noqa: N802
-        self._check("nvmlDeviceGetTotalEnergyConsumption")
-        energy_mj = self.energy_mj[handle]
-        if energy_mj is None:
-            raise self.NVMLError(NOT_SUPPORTED)
-        return energy_mj
 
 
 @pytest.fixture
@@ -93,11 +76,6 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
     monkeypatch.setitem(sys.modules, "pynvml", fake)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return fake
-
-
-def handle_of(device: str) -> Any:
-    (counter,) = find_nvml(device)
-    return counter.handle
 
 
 def test_the_fake_driver_speaks_like_the_real_one() -> None:
@@ -111,21 +89,6 @@ def test_the_fake_driver_speaks_like_the_real_one() -> None:
         assert str(Driver.NVMLError(code)) == words
 
 
-def test_millijoules_become_joules(driver: Driver) -> None:
-    """Every reading is the driver's, of the GPU that was opened, in steps of a millijoule."""
-    (counter,) = find_nvml("cuda:0")
-    assert counter.read_j() == 1.5
-    driver.energy_mj[H100] = 2_001
-    assert counter.read_j() == 2.001
-    assert counter.resolution_j == 1e-3
-
-
-def test_the_counter_is_named_for_its_gpu(driver: Driver) -> None:
-    """A reader of a report sees what was measured."""
-    (counter,) = find_nvml("cuda:0")
-    assert (counter.name, counter.device) == ("NVML NVIDIA H100 80GB HBM3", "cuda:0")
-
-
 @pytest.mark.parametrize(
     ("visible", "device", "uuid"),
     [
@@ -137,6 +100,7 @@ def test_the_counter_is_named_for_its_gpu(driver: Driver) -> None:
         (" 3 , 0 ", "cuda:1", H100),
         (f"GPU-3,{H100}", "cuda:1", H100),
         (f"2,{H100}", "cuda:0", "GPU-2"),
+        (SLICE, "cuda:0", SLICE),
     ],
 )
 def test_cuda_visible_devices_renumbers(
@@ -149,7 +113,7 @@ def test_cuda_visible_devices_renumbers(
     """CUDA's number is a place in that list; its entries are NVML's numbers or UUIDs."""
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert handle_of(device) == uuid
+    assert open_gpu(device) == uuid
 
 
 @pytest.mark.parametrize(
@@ -161,7 +125,7 @@ def test_cuda_without_a_number_is_the_current_one(
     """The one that torch computes on, and the first where torch has none."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: current)
-    assert handle_of("cuda") == uuid
+    assert open_gpu("cuda") == uuid
 
 
 @pytest.fixture
@@ -190,24 +154,13 @@ def test_the_gpu_that_is_read_is_the_one_that_torch_computes_on(
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     driver.uuids = [OLD, H100]
     torch_knows += [H100.removeprefix("GPU-"), OLD.removeprefix("GPU-")]
-    assert handle_of(device) == H100
+    assert open_gpu(device) == H100
 
 
 def test_a_slice_of_a_gpu_goes_by_its_own_uuid(driver: Driver, torch_knows: list[str]) -> None:
     """And never for another one, whose counter is not its own."""
-    driver.energy_mj[SLICE] = 5_000
     torch_knows += [SLICE.removeprefix("MIG-")]
-    assert handle_of("cuda:0") == SLICE
-
-
-def test_a_slice_that_is_named_is_never_taken_for_the_whole_gpu(
-    driver: Driver, torch_knows: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whose UUID torch may tell in its place."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", SLICE)
-    torch_knows += [H100.removeprefix("GPU-")]
-    with pytest.raises(CannotMeasure, match="Not Supported"):
-        find_nvml("cuda:0")
+    assert open_gpu("cuda:0") == SLICE
 
 
 @pytest.mark.parametrize("uuid", [[], ["of-nobody"]], ids=["no such GPU", "an unknown UUID"])
@@ -216,7 +169,7 @@ def test_without_a_uuid_that_nvml_knows_the_number_counts(
 ) -> None:
     """As where torch is told nothing by its driver."""
     torch_knows += uuid
-    assert handle_of("cuda:0") == H100
+    assert open_gpu("cuda:0") == H100
 
 
 @pytest.mark.parametrize(("visible", "device"), [("", "cuda:0"), ("0,2", "cuda:2"), (",", "cuda")])
@@ -227,84 +180,34 @@ def test_a_gpu_that_is_hidden_has_no_counter(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     with pytest.raises(CannotMeasure) as caught:
-        find_nvml(device)
+        open_gpu(device)
     index = device.partition(":")[2] or "0"
     assert caught.value.reason == f"cuda:{index} is not among CUDA_VISIBLE_DEVICES={visible}"
     assert caught.value.remedy == "measure on a GPU that is visible"
 
 
-@pytest.mark.parametrize(
-    ("function", "code"),
-    [
-        ("nvmlInit", NO_LIBRARY),
-        ("nvmlInit", NO_DRIVER),
-        ("nvmlDeviceGetHandleByIndex", NO_PERMISSION),
-        ("nvmlDeviceGetName", LOST),
-        ("nvmlDeviceGetTotalEnergyConsumption", NOT_SUPPORTED),
-    ],
-)
-def test_an_error_of_the_driver_is_a_reason_with_a_remedy(
-    driver: Driver, function: str, code: int
-) -> None:
-    """In the driver's own words, whichever step it refuses."""
-    driver.failing[function] = code
-    with pytest.raises(CannotMeasure) as caught:
-        find_nvml("cuda:0")
-    assert caught.value.reason == f"NVML gives no energy: {ERRORS[code]}"
-    assert caught.value.remedy == REMEDY
+@pytest.mark.parametrize("code", ERRORS)
+def test_an_error_of_the_driver_is_a_reason_with_a_remedy(driver: Driver, code: int) -> None:
+    """In the driver's own words, whichever it is."""
+    driver.failing["nvmlInit"] = code
+    with (
+        pytest.raises(CannotMeasure) as caught,
+        vendor_errors("NVML gives nothing", remedy="check it"),
+    ):
+        open_gpu("cuda:0")
+    assert caught.value.reason == f"NVML gives nothing: {ERRORS[code]}"
+    assert caught.value.remedy == "check it"
     assert isinstance(caught.value.__cause__, driver.NVMLError)
 
 
-@pytest.mark.parametrize(
-    ("visible", "device", "words"),
-    [
-        (None, "cuda:1", "Not Supported"),
-        (None, "cuda:9", "Invalid Argument"),
-        (SLICE, "cuda:0", "Not Supported"),
-        ("GPU-none", "cuda:0", "Not Found"),
-        ("-1", "cuda:0", "Not Found"),
-    ],
-    ids=["before Volta", "no such number", "a slice of a GPU", "no such UUID", "hidden by -1"],
-)
-def test_a_gpu_without_the_counter_is_told_when_it_is_looked_for(
-    driver: Driver,
-    monkeypatch: pytest.MonkeyPatch,
-    visible: str | None,
-    device: str,
-    words: str,
-) -> None:
-    """Not after seconds of work whose energy nobody counted."""
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    with pytest.raises(CannotMeasure, match=f"NVML gives no energy: {words}"):
-        find_nvml(device)
-
-
-def test_a_gpu_that_is_lost_later_says_so(driver: Driver) -> None:
-    """A reading that fails is no zero."""
-    (counter,) = find_nvml("cuda:0")
-    driver.failing["nvmlDeviceGetTotalEnergyConsumption"] = LOST
-    with pytest.raises(CannotMeasure, match="NVML gives no energy: GPU is lost"):
-        counter.read_j()
+def test_opening_alone_lets_the_drivers_errors_pass(driver: Driver) -> None:
+    """Who opens it says what is missing then."""
+    driver.failing["nvmlDeviceGetHandleByIndex"] = NO_PERMISSION
+    with pytest.raises(driver.NVMLError):
+        open_gpu("cuda:0")
 
 
 def test_mistakes_that_are_not_the_drivers_pass_through(driver: Driver) -> None:
-    """A bug is not a missing counter."""
-    driver.energy_mj = {}
-    with pytest.raises(KeyError):
-        find_nvml("cuda:0")
-
-
-def test_the_real_library_without_a_driver_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on every machine without an NVIDIA GPU."""
-    try:
-        real.nvmlInit()
-    except real.NVMLError as error:
-        words = str(error)
-    else:
-        real.nvmlShutdown()
-        pytest.skip("this machine has the driver")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    with pytest.raises(CannotMeasure) as caught:
-        find_nvml("cuda:0")
-    assert (caught.value.reason, caught.value.remedy) == (f"NVML gives no energy: {words}", REMEDY)
+    """A bug is no word of the driver."""
+    with pytest.raises(KeyError), vendor_errors("NVML gives nothing", remedy="check it"):
+        raise KeyError

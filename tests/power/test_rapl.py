@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from pytest_nnscale.errors import CannotMeasure
-from pytest_nnscale.power.rapl import RaplCounter, find_rapl
+from pytest_nnscale.power.rapl import RaplCounter, find_rapl, zones_of
 
 RANGE_UJ = 262_143_328_850
-NO_ZONE = "run on bare metal, or mount the host's powercap tree"
+NO_ZONE = (
+    "run on bare metal, or mount the host's powercap tree and name it by nnscale_powercap_root"
+)
 
 
 class Tree:
@@ -71,7 +73,12 @@ def test_packages_and_memory_are_counted(tree: Tree) -> None:
         tree.zone(f"intel-rapl:{socket}", f"package-{socket}")
         tree.zone(f"intel-rapl:{socket}:0", "dram")
     counters = find_rapl(tree.root)
-    assert tree.names() == ["RAPL package-0", "RAPL dram", "RAPL package-1", "RAPL dram"]
+    assert tree.names() == [
+        "RAPL package-0",
+        "RAPL dram of package-0",
+        "RAPL package-1",
+        "RAPL dram of package-1",
+    ]
     assert len({counter.zone.resolve() for counter in counters}) == 4
     assert {counter.device for counter in counters} == {"cpu"}
 
@@ -90,6 +97,70 @@ def test_what_contains_the_packages_is_not_counted(tree: Tree) -> None:
     tree.zone("intel-rapl:0", "package-0")
     tree.zone("intel-rapl:1", "psys")
     assert tree.names() == ["RAPL package-0"]
+
+
+def test_what_contains_the_packages_counts_where_there_are_none(tree: Tree) -> None:
+    """Some laptops have nothing else."""
+    tree.zone("intel-rapl:0", "psys", 2_000_000)
+    (counter,) = find_rapl(tree.root)
+    assert counter.name == "RAPL psys"
+    assert counter.read_j() == pytest.approx(2.0)
+
+
+def test_a_zone_is_named_after_the_package_that_it_lies_in(tree: Tree) -> None:
+    """The kernel calls the memory of every socket dram."""
+    tree.zone("intel-rapl:3", "package-1")
+    tree.zone("intel-rapl:3:0", "core")
+    tree.zone("intel-rapl:3:1", "dram")
+    assert [zone.shown for zone in zones_of(tree.root)] == [
+        "package-1",
+        "core of package-1",
+        "dram of package-1",
+    ]
+
+
+def test_the_tree_of_amd(tree: Tree) -> None:
+    """Linux lists it as Intel's, a package with its cores, and no memory."""
+    for socket in (0, 1):
+        tree.zone(f"intel-rapl:{socket}", f"package-{socket}", 4_000_000)
+        tree.zone(f"intel-rapl:{socket}:0", "core", 3_000_000)
+    assert tree.names() == ["RAPL package-0", "RAPL package-1"]
+    assert sum(counter.read_j() for counter in find_rapl(tree.root)) == pytest.approx(8.0)
+
+
+def test_folders_without_links_are_as_good(tree: Tree) -> None:
+    """A container has devices/virtual/powercap mounted, in which zones nest."""
+    tree.zone("intel-rapl:0", "package-0")
+    tree.zone("intel-rapl:0:0", "dram")
+    counters = find_rapl(tree.devices)
+    assert [counter.name for counter in counters] == ["RAPL package-0", "RAPL dram of package-0"]
+    assert not any(counter.zone.is_symlink() for counter in counters)
+
+
+def test_links_and_folders_side_by_side_are_counted_once(tree: Tree) -> None:
+    """Whoever copied the tree may have both."""
+    tree.zone("intel-rapl:0", "package-0")
+    tree.zone("intel-rapl:0:0", "dram")
+    tree.root.joinpath("copy").mkdir()
+    tree.devices.joinpath("intel-rapl").rename(tree.root / "copy/intel-rapl")
+    tree.devices.joinpath("intel-rapl").symlink_to(tree.root / "copy/intel-rapl")
+    assert tree.names() == ["RAPL package-0", "RAPL dram of package-0"]
+
+
+def test_a_link_that_leads_nowhere_is_no_zone(tree: Tree) -> None:
+    """The others count."""
+    tree.zone("intel-rapl:0", "package-0")
+    (tree.root / "intel-rapl:1").symlink_to(tree.devices / "gone")
+    assert tree.names() == ["RAPL package-0"]
+
+
+def test_links_that_lead_round_in_circles_are_not_followed(tree: Tree) -> None:
+    """Sysfs is full of them."""
+    zone = tree.zone("intel-rapl:0", "package-0")
+    (zone.resolve() / "subsystem").symlink_to(tree.root)
+    (zone.resolve() / "device").symlink_to(tree.devices)
+    assert tree.names() == ["RAPL package-0"]
+    assert len(find_rapl(tree.devices)) == 1
 
 
 def test_the_same_package_through_another_interface_is_not_counted(tree: Tree) -> None:
@@ -145,6 +216,76 @@ def test_a_wrap_between_opening_and_the_first_reading_is_counted(tree: Tree) -> 
     counter = RaplCounter(zone, "package-0", RANGE_UJ / 1e6)
     (zone / "energy_uj").write_text("1000000\n")
     assert counter.read_j() == pytest.approx(RANGE_UJ / 1e6 + 1)
+
+
+class Wall:
+    """A clock that tests set."""
+
+    now = 100.0
+
+    def now_s(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(("gap_s", "missed"), [(9.9, False), (10.1, True)])
+def test_a_wrap_that_may_have_been_missed_is_no_number(
+    tree: Tree, gap_s: float, missed: bool
+) -> None:
+    """The range over the highest power is how long it may go unread."""
+    zone = tree.zone("intel-rapl:0", "package-0", 5_000_000)
+    wall = Wall()
+    counter = RaplCounter(zone, "RAPL package-0", 1000.0, 100.0, now_s=wall.now_s)
+    wall.now += gap_s
+    (zone / "energy_uj").write_text("6000000")
+    if not missed:
+        assert counter.read_j() == pytest.approx(6.0)
+        return
+    with pytest.raises(CannotMeasure) as caught:
+        counter.read_j()
+    assert caught.value.reason == (
+        "RAPL package-0 may have wrapped around unseen: it was not read for 10 s, and starts again "
+        "at 1000 J, which 100 W take less time for"
+    )
+    assert caught.value.remedy == "measure a shorter call"
+
+
+def test_each_gap_counts_by_itself(tree: Tree) -> None:
+    """Long after it was opened, a counter that was read now and then has missed nothing."""
+    zone = tree.zone("intel-rapl:0", "package-0")
+    wall = Wall()
+    counter = RaplCounter(zone, "RAPL package-0", 1000.0, 100.0, now_s=wall.now_s)
+    for _ in range(5):
+        wall.now += 9.0
+        counter.read_j()
+
+
+@pytest.mark.parametrize(
+    ("limits", "most_w"),
+    [
+        ({}, 1000.0),
+        ({"constraint_0_power_limit_uw": 65_000_000}, 130.0),
+        (
+            {
+                "constraint_0_power_limit_uw": 65_000_000,
+                "constraint_1_power_limit_uw": 90_000_000,
+                "constraint_0_max_power_uw": 80_000_000,
+            },
+            180.0,
+        ),
+        ({"constraint_0_max_power_uw": 0}, 1000.0),
+        ({"constraint_0_max_power_uw": "unknown"}, 1000.0),
+    ],
+    ids=["none", "a limit", "several", "zero", "no number"],
+)
+def test_the_highest_power_is_what_the_tree_states(
+    tree: Tree, limits: dict[str, object], most_w: float
+) -> None:
+    """Twice its highest limit, for bursts are above it; a kilowatt where it states none."""
+    zone = tree.zone("intel-rapl:0", "package-0")
+    for file, limit_uw in limits.items():
+        (zone / file).write_text(f"{limit_uw}\n")
+    (counter,) = find_rapl(tree.root)
+    assert counter.most_w == pytest.approx(most_w)
 
 
 def test_the_step_is_the_coarsest_of_common_processors(tree: Tree) -> None:
@@ -208,11 +349,6 @@ def no_zones(tree: Tree) -> Path:
     return tree.root
 
 
-def psys_alone(tree: Tree) -> Path:
-    tree.zone("intel-rapl:0", "psys")
-    return tree.root
-
-
 def cores_alone(tree: Tree) -> Path:
     tree.zone("intel-rapl:0", "core")
     return tree.root
@@ -236,7 +372,6 @@ def links_to_nothing(tree: Tree) -> Path:
         nothing,
         a_file,
         no_zones,
-        psys_alone,
         cores_alone,
         a_zone_without_a_name,
         links_to_nothing,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_nnscale.timing.student import student_quantile
+from pytest_nnscale.student import student_quantile
 
 # NIST/SEMATECH e-Handbook of Statistical Methods, table 1.3.6.7.2.
 TABLE = {
