@@ -14,11 +14,12 @@ ASKING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
 @pytest.fixture(autouse=True)
-def hung_up() -> Iterator[None]:
-    """Have the signal of a closed terminal not ignored, as it is where these tests run under nohup."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def heard() -> Iterator[None]:
+    """Have no signal ignored, as some are where these tests run under nohup or in the background."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in ASKING}
     yield
-    signal.signal(signal.SIGHUP, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("number", ASKING)
