@@ -270,4 +270,11 @@ def resolve(flag: Callable[[str], Any], ini: Callable[[str], Any]) -> Options:
                 prefix = "" if str(error).startswith("nnscale_") else f"{spelling}: "
                 raise BadOption(f"{prefix}{error}") from error
             break
-    return Options(**chosen)
+    options = Options(**chosen)
+    if options.energy_source == "estimate" and options.watts_per_core is None:
+        # Found out later it would be a machine without a counter, and its tests be skipped.
+        raise BadOption(
+            "nnscale_energy_source=estimate needs the power of a busy core: "
+            "state it, such as nnscale_watts_per_core=8"
+        )
+    return options

@@ -31,7 +31,7 @@ VALUES: dict[str, tuple[str, str, str, str]] = {
     "confidence": ("0.9", "0.95", "99", "'99' is not between 0.5 and 1"),
     "energy": ("above_idle", "total", "net", "'net' is not one of total, above_idle"),
     "energy_scope": ("machine", "device", "rack", "'rack' is not one of device, machine"),
-    "energy_source": ("rapl", "estimate", "tdp", "'tdp' is not one of auto, nvml, rapl, zeus"),
+    "energy_source": ("rapl", "nvml", "tdp", "'tdp' is not one of auto, nvml, rapl, zeus"),
     "watts_per_core": ("8", "2.5", "0", "'0' is not watts above zero"),
     "grid_gco2_per_kwh": ("0", "420", "-1", "'-1' is not grams of CO2 a kWh"),
     "powercap_root": (*map(str, TREES), "/nowhere", "'/nowhere' is no powercap tree"),  # type: ignore[dict-item]
