@@ -45,6 +45,15 @@ def profile(
     metrics: Annotated[
         str, typer.Option(help="what to measure, such as flops,latency; the exact ones if empty")
     ] = "",
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option",
+            "-o",
+            metavar="KEY=VALUE",
+            help="how time and energy are sampled, by ini key, such as nnscale_max_time=20",
+        ),
+    ] = None,
     depth: Annotated[int, typer.Option(help="how deep the table of modules goes", min=0)] = 2,
     json: Annotated[bool, typer.Option("--json", help="print JSON instead of the table")] = False,
 ) -> None:
@@ -58,11 +67,12 @@ def profile(
 
     try:
         wanted = _metrics(metrics, runs=bool(input))
+        options = _options(option or [])
         _check_device(device)
         args = tuple(_tensor(shape, dtype, device) for shape in input or ()) or None
         model = _on(load(target), device).train(phase == "training")
         with _progress(target, quiet=json):
-            found = measure(model, args, phase=phase, metrics=wanted)
+            found = measure(model, args, phase=phase, metrics=wanted, options=options)
     except CannotMeasure as error:
         stop(_joined(error.reason, error.remedy), Exit.NOTHING)
     except (BadOption, BadWorkload) as error:
@@ -154,6 +164,20 @@ def _metrics(text: str, *, runs: bool) -> list[str] | None:
         if not runs and any(m.value == name and not m.structural for m in Metric):
             raise BadOption(f"{name} takes a run of the model: give --input SHAPE")
     return names or None
+
+
+def _options(texts: list[str]) -> dict[str, str]:
+    """Return options by their ini keys, as pytest's own -o takes them; BadOption names a bad one."""
+    from pytest_nnscale.options import resolve_sampling
+
+    options = {}
+    for text in texts:
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if not equals:
+            raise BadOption(f"--option {text!r} is not like nnscale_max_time=20")
+        options[key] = value
+    resolve_sampling(options)
+    return options
 
 
 def _check_device(device: str) -> None:

@@ -8,6 +8,7 @@
     ├── BadOption          an option value that is not among the valid ones            (ValueError)
     ├── BadWorkload        what was handed over cannot be run as a workload            (TypeError)
     ├── CannotMeasure      a meter cannot measure here: the reason and the remedy
+    │   └── WrongSource    what was asked for can measure that on no machine
     └── CannotCompare      two trees cannot be compared: the reason, and what a process printed
 """
 
@@ -42,6 +43,10 @@ class CannotMeasure(NnscaleError):
         super().__init__(reason)
         self.reason = reason
         self.remedy = remedy
+
+
+class WrongSource(CannotMeasure):
+    """What was asked for can measure that on no machine: a mistake, and nothing that this one lacks."""
 
 
 class CannotCompare(NnscaleError):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pytest_nnscale.errors import BadOption
+from pytest_nnscale.errors import BadOption, shown
 from pytest_nnscale.marks import DEVICES, close_to
 
 if TYPE_CHECKING:
@@ -231,6 +231,14 @@ class Options(NamedTuple):
         )
 
 
+# What says how something is sampled, which a profile does as well; the rest is about tests.
+SAMPLING = tuple(
+    option.key
+    for option in OPTIONS
+    if option.name not in ("budgets", "require", "inconclusive", "free_operators")
+)
+
+
 def declare(add_flag: Callable[..., Any], add_ini: Callable[..., Any]) -> None:
     """Declare every option as a command-line flag and as an ini key."""
     for option in OPTIONS:
@@ -278,3 +286,13 @@ def resolve(flag: Callable[[str], Any], ini: Callable[[str], Any]) -> Options:
             "state it, such as nnscale_watts_per_core=8"
         )
     return options
+
+
+def resolve_sampling(given: Mapping[str, object]) -> Options:
+    """Take options that say how something is sampled, by their ini keys; BadOption names it."""
+    for key in given:
+        if key not in SAMPLING:
+            meant = close_to(key, SAMPLING) or ", ".join(SAMPLING)
+            raise BadOption(f"{shown(key)} is no option of a profile; did you mean {meant}?")
+    texts = {key: str(value) for key, value in given.items()}
+    return resolve(lambda _key: None, texts.get)

@@ -12,6 +12,7 @@ from pytest_nnscale.garbage import collected_later
 from pytest_nnscale.measurement import Metric
 from pytest_nnscale.observation import Observation
 from pytest_nnscale.observing import observe
+from pytest_nnscale.options import Options, resolve_sampling
 from pytest_nnscale.profiles import Profile, profile_of
 from pytest_nnscale.workload import Workload, same_device
 
@@ -34,6 +35,7 @@ def profile(
     metrics: Iterable[str | Metric] | None = None,
     loss: Callable[[Any], torch.Tensor] | None = None,
     optimizer: Callable[[Iterator[torch.nn.Parameter]], torch.optim.Optimizer] | None = None,
+    options: Mapping[str, object] | None = None,
 ) -> Profile:
     """Measure what a call of a model costs, and leave the model as it was.
 
@@ -45,9 +47,11 @@ def profile(
     the kernels that it would have there; without, it is where the model lives, and the CPU for one
     on meta. BadWorkload is raised where time or energy is asked for and the model is elsewhere. In training, `loss` takes the output and
     returns what is minimised in place of the sum, and `optimizer` takes the parameters and returns
-    an optimiser whose first step is part of the work, such as `torch.optim.AdamW`. Errors of the
-    model itself pass through.
+    an optimiser whose first step is part of the work, such as `torch.optim.AdamW`. `options` say how
+    what is sampled is: the plugin's, by their ini keys, such as `{"nnscale_max_time": 20}`. Errors of
+    the model itself pass through.
     """
+    settings = resolve_sampling(options or {})
     workload = workload_from(model, args, kwargs, phase)
     if (loss or optimizer) is not None:
         workload = _training(workload, loss, optimizer)
@@ -63,20 +67,25 @@ def profile(
         )
     with nullcontext() if sampled else collected_later():
         # In a frame of its own, so that all is gone by the time that garbage is looked for.
-        return _profile_of(workload, wanted, runs=runs and not structural, device=target)
+        return _profile_of(workload, wanted, settings, runs=runs and not structural, device=target)
 
 
 def _profile_of(
-    workload: Workload, metrics: Collection[Metric], *, runs: bool, device: str | None
+    workload: Workload,
+    metrics: Collection[Metric],
+    settings: Options,
+    *,
+    runs: bool,
+    device: str | None,
 ) -> Profile:
     observation = observe(workload, runs=runs, device=device, memory=Metric.MEMORY in metrics)
     if not any(metric.sampled for metric in metrics):
         return profile_of(observation, metrics)
-    from pytest_nnscale.meters.effort import Effort
+    from pytest_nnscale.meters.effort import asked
     from pytest_nnscale.timing.quiet import Quiet
 
-    quiet = Quiet()
-    profile = profile_of(observation, metrics, Effort(quiet=quiet.measuring))
+    quiet = Quiet(settings.max_wait)
+    profile = profile_of(observation, metrics, asked(settings, quiet.measuring))
     return _noted(profile, quiet.take_notes())
 
 

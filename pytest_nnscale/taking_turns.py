@@ -31,20 +31,12 @@ _SAMPLED_MARKS = frozenset(mark for metric, mark in MARK_FOR.items() if metric i
 def effort_of(config: pytest.Config) -> Effort:
     """Return how sampled metrics are measured in a session: as its options say."""
     if keys.EFFORT not in config.stash:
-        from pytest_nnscale.meters.effort import Effort
-
-        options = config.stash[keys.OPTIONS]
+        from pytest_nnscale.meters.effort import asked
 
         def quiet(device: str) -> AbstractContextManager[None]:
             return quiet_of(config).measuring(device)  # made where something is sampled at last
 
-        config.stash[keys.EFFORT] = Effort(
-            options.max_time,
-            options.confidence,
-            quiet,
-            flush_l2=options.flush_l2,
-            energy=options.wanted,
-        )
+        config.stash[keys.EFFORT] = asked(config.stash[keys.OPTIONS], quiet)
     return config.stash[keys.EFFORT]
 
 

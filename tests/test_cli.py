@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from pytest_nnscale.cli import app
 from pytest_nnscale.errors import CannotMeasure
+from pytest_nnscale.power.sources import find_counters
 
 HOUSE = '''
 from torch import nn
@@ -91,10 +92,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setattr("pytest_nnscale.timing.sampling._MOST_SAMPLES", 100)
 
-    def find_counters(device: str, wanted: Any) -> None:
+    def find_none(device: str, wanted: Any) -> None:
         raise CannotMeasure("no counter in this test", remedy="buy one")
 
-    monkeypatch.setattr("pytest_nnscale.meters.energy.find_counters", find_counters)
+    monkeypatch.setattr("pytest_nnscale.meters.energy.find_counters", find_none)
     yield lambda *words: CliRunner().invoke(app, ["profile", *words])
     for name in [name for name in sys.modules if name.partition(".")[0] == "zoo"]:
         del sys.modules[name]
@@ -116,6 +117,23 @@ def test_the_table_has_numbers_and_modules(run: Run) -> None:
         ["0", "Conv2d", "112"],
         ["1", "ReLU", "0"],
     ]
+
+
+def test_options_are_given_as_pytest_takes_them(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By -o, as often as there are some; the whole of it is checked before anything runs."""
+    monkeypatch.setattr("pytest_nnscale.meters.energy.find_counters", find_counters)
+    words = "-o", "nnscale_energy_source=estimate", "-o", "nnscale_watts_per_core = 8"
+    result = run(*CONV, "--metrics", "energy", *words, "-o", "nnscale_max_time=0.3")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert ", an estimate" in result.stdout
+    for word, told in (
+        ("nnscale_max_time", "--option 'nnscale_max_time' is not like nnscale_max_time=20"),
+        ("nnscale_max_tim=3", "did you mean nnscale_max_time?"),
+        ("nnscale_max_time=soon", "nnscale_max_time: 'soon' is not seconds above zero"),
+    ):
+        result = run("zoo.house:conv", "-o", word)
+        assert result.exit_code == 2
+        assert told in " ".join(result.stderr.split())
 
 
 @pytest.mark.parametrize("target", ["zoo.house:model", "zoo.house:Two", "zoo.house:Zoo.conv"])

@@ -50,8 +50,8 @@ ROOMS: dict[str, set[str]] = {
     "observing": {"budget", "errors", "observation", "preservation", "workload"},
     "profiles": {"budget", "errors", "measurement", "meters", "naming", "observation"},
     "profiling": {
-        "budget", "errors", "garbage", "measurement", "observation", "observing", "profiles",
-        "workload",
+        "budget", "errors", "garbage", "measurement", "observation", "observing", "options",
+        "profiles", "workload",
     },
     "judging": {
         "budget", "comparing", "errors", "measurement", "meters", "observation", "workload",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import re
+import time
 import warnings
 from typing import Any
 
@@ -530,6 +532,39 @@ class TestMetrics:
         assert not ran
         found = profile(Told(), (X,), phase="training", metrics=("latency",))
         assert len(ran) >= len(found.measurement("latency").samples) > 0
+
+    def test_options_say_how_it_is_sampled(self) -> None:
+        """By their ini keys; an estimate says that it is one."""
+        options = {
+            "nnscale_energy_source": "estimate",
+            "nnscale_watts_per_core": 8,
+            "nnscale_max_time": 0.3,
+            "nnscale_grid_gco2_per_kwh": 400,
+        }
+        start_s = time.perf_counter()
+        energy = profile(mlp(), (X,), metrics="energy", options=options).energy_j
+        assert time.perf_counter() - start_s < 2
+        assert energy is not None
+        assert energy.estimated
+        assert (energy.value or 0) > 0
+        assert energy.method == "estimate: CPU time x 8 W a core"
+        assert any("g CO2e a call at 400 g/kWh" in note for note in energy.notes)
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            ({"nnscale_max_tim": 1}, "did you mean nnscale_max_time?"),
+            ({"max_time": 1}, "'max_time' is no option of a profile"),
+            ({"nnscale_require": "energy"}, "'nnscale_require' is no option of a profile"),
+            ({"nnscale_max_time": 0}, "nnscale_max_time: '0' is not seconds above zero"),
+            ({"nnscale_energy_source": "tdp"}, "'tdp' is not one of auto, nvml, rapl"),
+            ({"nnscale_energy_source": "estimate"}, "needs the power of a busy core"),
+        ],
+    )
+    def test_a_bad_option_is_refused(self, options: dict[str, object], words: str) -> None:
+        """Also where nothing is sampled: it would do nothing, unseen."""
+        with pytest.raises(BadOption, match=re.escape(words)):
+            profile(mlp(), (X,), options=options)
 
     def test_energy_without_a_counter_is_unmeasured(self, monkeypatch: Any) -> None:
         """None would mean that nobody asked; zero that it is free."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from pytest_nnscale.budget import Phase
     from pytest_nnscale.measurement import Measurement
+    from pytest_nnscale.options import Options
     from pytest_nnscale.power.wanted import Wanted
 
 
@@ -38,3 +39,14 @@ class Effort(NamedTuple):
     flush_l2: bool = False
     about: Callable[[Phase, str], None] = _untold
     energy: Wanted | None = None
+
+
+def asked(options: Options, quiet: Callable[[str], AbstractContextManager[Any]]) -> Effort:
+    """Return what the options of a session, or of a profile, say."""
+    return Effort(
+        options.max_time,
+        options.confidence,
+        quiet,
+        flush_l2=options.flush_l2,
+        energy=options.wanted,
+    )

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from pytest_nnscale.errors import CannotMeasure
+from pytest_nnscale.errors import CannotMeasure, WrongSource
 from pytest_nnscale.garbage import collected_later
 from pytest_nnscale.measurement import Measurement, Metric
 from pytest_nnscale.power.counter import EnergyCounter
@@ -64,8 +64,9 @@ def measure_energy(
     try:
         found = tuple(counters) if counters is not None else find_counters(device, wanted)
     except CannotMeasure as error:
+        missing = "" if isinstance(error, WrongSource) else "energy"
         return Measurement.nothing(
-            Metric.ENERGY, reason=error.reason, remedy=error.remedy, missing="energy"
+            Metric.ENERGY, reason=error.reason, remedy=error.remedy, missing=missing
         )
     if not found:
         return Measurement.nothing(

@@ -37,12 +37,8 @@ class EstimatedCounter:
         return nullcontext()
 
 
-def estimate(device: str, watts_per_core: float | None) -> tuple[EstimatedCounter, ...]:
-    """Return the estimate of a CPU; CannotMeasure where nothing was stated, or of another device."""
-    if device.partition(":")[0] != "cpu":
-        raise CannotMeasure(
-            f"CPU time says nothing of {device}", remedy="measure it: nnscale_energy_source=auto"
-        )
+def estimate(watts_per_core: float | None) -> tuple[EstimatedCounter, ...]:
+    """Return the estimate of the CPU; CannotMeasure where no power was stated."""
     if watts_per_core is None:
         raise CannotMeasure(
             "an estimate needs the power of a busy core",

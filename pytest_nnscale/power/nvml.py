@@ -30,17 +30,20 @@ def _index(device: str) -> int:
 def _handle(index: int) -> Any:
     """Find the GPU that CUDA calls `index`: NVML counts in the order of the buses, CUDA may not.
 
-    Torch knows its UUID, which both go by. Without torch's word, and where a slice of a GPU is named,
-    whose own UUID torch may not tell, CUDA_VISIBLE_DEVICES renumbers.
+    Torch knows its UUID and its bus, which both go by. Without torch's word, and where a slice of a
+    GPU is named, whose own UUID torch may not tell, CUDA_VISIBLE_DEVICES renumbers.
     """
     import pynvml
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    uuid = "" if visible and "MIG-" in visible else _uuid(index)
-    for kind in ("GPU", "MIG"):
-        with suppress(pynvml.NVMLError):  # a slice of one, or a driver that is asked again below
-            if uuid:
-                return pynvml.nvmlDeviceGetHandleByUUID(f"{kind}-{uuid}")
+    uuid, bus = ("", "") if visible and "MIG-" in visible else _uuid_and_bus(index)
+    # What is not found may be a slice of one; what else fails is asked again below.
+    for kind in ("GPU", "MIG") if uuid else ():
+        with suppress(pynvml.NVMLError):
+            return pynvml.nvmlDeviceGetHandleByUUID(f"{kind}-{uuid}")
+    if bus:
+        with suppress(pynvml.NVMLError):
+            return pynvml.nvmlDeviceGetHandleByPciBusId(bus)
     if visible is None:
         return pynvml.nvmlDeviceGetHandleByIndex(index)
     names = [name.strip() for name in visible.split(",") if name.strip()]
@@ -55,15 +58,20 @@ def _handle(index: int) -> Any:
     return pynvml.nvmlDeviceGetHandleByUUID(name)
 
 
-def _uuid(index: int) -> str:
-    """Return the UUID of a GPU, or "" where torch does not tell it."""
+def _uuid_and_bus(index: int) -> tuple[str, str]:
+    """Return the UUID of a GPU and its PCI bus id, "" for what torch does not tell."""
     import torch
 
     if not torch.cuda.is_available():
-        return ""
-    with suppress(Exception):
-        return str(torch.cuda.get_device_properties(index).uuid)
-    return ""
+        return "", ""
+    try:
+        told: Any = torch.cuda.get_device_properties(index)
+    except Exception:  # torch's own errors differ between its versions
+        return "", ""
+    bus = ""
+    if hasattr(told, "pci_bus_id"):
+        bus = f"{told.pci_domain_id:08X}:{told.pci_bus_id:02X}:{told.pci_device_id:02X}.0"
+    return str(getattr(told, "uuid", "")), bus
 
 
 @contextmanager

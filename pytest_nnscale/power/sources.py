@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable
 from typing import NamedTuple
 
-from pytest_nnscale.errors import CannotMeasure
+from pytest_nnscale.errors import CannotMeasure, WrongSource
 from pytest_nnscale.power.counter import EnergyCounter
 from pytest_nnscale.power.wanted import Wanted
 
@@ -26,11 +26,22 @@ class Finding(NamedTuple):
 def find_counters(device: str, wanted: Wanted) -> Counters:
     """Return the counters of a device; CannotMeasure says for each source why there is none.
 
-    Of the whole machine where that is wanted: the CPU's beside the GPU's.
+    Of the whole machine where that is wanted: the CPU's beside the GPU's, and a source that was named
+    is that of the one it counts. WrongSource is raised where it counts neither.
     """
-    found = _counters_of(device, wanted)
-    if wanted.scope == "machine" and _kind(device) != "cpu":
-        found += _counters_of("cpu", wanted)
+    whole = wanted.scope == "machine" and _kind(device) != "cpu"
+    devices = (device, "cpu") if whole else (device,)
+    counts = _COUNTS_ONLY.get(wanted.source)
+    if counts is not None and counts not in map(_kind, devices):
+        raise WrongSource(
+            f"nnscale_energy_source={wanted.source} counts joules of {counts} devices alone, and this "
+            f"runs on {device}",
+            remedy="let the device choose its source: nnscale_energy_source=auto",
+        )
+    found: Counters = ()
+    for each in devices:
+        fits = counts in (None, _kind(each))
+        found += _counters_of(each, wanted if fits else wanted._replace(source="auto"))
     return found
 
 
@@ -81,16 +92,12 @@ def _both(first: CannotMeasure | None, second: CannotMeasure) -> CannotMeasure:
 
 
 def _nvml(device: str, _wanted: Wanted) -> Counters:
-    if _kind(device) != "cuda":
-        raise CannotMeasure(f"NVML knows no {device}", remedy="nnscale_energy_source=auto")
     from pytest_nnscale.power.nvml_energy import find_nvml
 
     return find_nvml(device)
 
 
-def _rapl(device: str, wanted: Wanted) -> Counters:
-    if _kind(device) != "cpu":
-        raise CannotMeasure(f"RAPL knows no {device}", remedy="nnscale_energy_source=auto")
+def _rapl(_device: str, wanted: Wanted) -> Counters:
     from pytest_nnscale.power.rapl import find_rapl
 
     return find_rapl(wanted.powercap_root)
@@ -102,10 +109,10 @@ def _zeus(device: str, _wanted: Wanted) -> Counters:
     return find_zeus(device)
 
 
-def _estimate(device: str, wanted: Wanted) -> Counters:
+def _estimate(_device: str, wanted: Wanted) -> Counters:
     from pytest_nnscale.power.estimate import estimate
 
-    return estimate(device, wanted.watts_per_core)
+    return estimate(wanted.watts_per_core)
 
 
 def _kind(device: str) -> str:
@@ -113,6 +120,7 @@ def _kind(device: str) -> str:
 
 
 _FIRST = {"cpu": "rapl", "cuda": "nvml"}
+_COUNTS_ONLY = {"nvml": "cuda", "rapl": "cpu", "estimate": "cpu"}
 _SOURCES: dict[str, Callable[[str, Wanted], Counters]] = {
     "nvml": _nvml,
     "rapl": _rapl,

@@ -51,6 +51,15 @@ def test_an_estimate_without_watts_is_refused_at_start(suite: Any) -> None:
     assert "nnscale_energy_source=estimate needs the power of a busy core" in result.stderr.str()
 
 
+def test_a_source_of_another_device_is_no_machine_that_lacks_one(suite: Any) -> None:
+    """Skipped, it would be a gate that is off on every machine."""
+    result = suite(BUDGET.format(limit=1000), "--nnscale-energy-source=nvml")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    text = result.stdout.str()
+    assert "nnscale_energy_source=nvml counts joules of cuda devices alone" in text
+    assert "nnscale_energy_source=auto" in text
+
+
 def test_grams_are_told_beside_joules(suite: Any) -> None:
     """Of the grid that is stated."""
     result = suite(BUDGET.format(limit=1e-9), *ESTIMATE, "--nnscale-grid-gco2-per-kwh=400")

@@ -21,7 +21,7 @@ def test_it_is_cpu_time_times_the_power_of_a_core() -> None:
 
 def test_it_calls_itself_an_estimate() -> None:
     """By name, by flag and by note."""
-    (counter,) = estimate("cpu", 8.0)
+    (counter,) = estimate(8.0)
     assert counter.estimated
     assert counter.name == "estimate: CPU time x 8 W a core"
     assert counter.notes[0].startswith("an estimate, no measurement")
@@ -31,7 +31,7 @@ def test_it_calls_itself_an_estimate() -> None:
 
 def test_the_time_is_that_of_this_process() -> None:
     """It moves with work."""
-    (counter,) = estimate("cpu:0", 100.0)
+    (counter,) = estimate(100.0)
     before_j, begun_s = counter.read_j(), time.process_time()
     while time.process_time() < begun_s + 0.01:
         pass
@@ -41,12 +41,5 @@ def test_the_time_is_that_of_this_process() -> None:
 def test_nothing_is_assumed_that_was_not_stated() -> None:
     """No TDP out of a table."""
     with pytest.raises(CannotMeasure) as caught:
-        estimate("cpu", None)
+        estimate(None)
     assert caught.value.remedy == "state it: nnscale_watts_per_core=8"
-
-
-@pytest.mark.parametrize("device", ["cuda", "cuda:1", "mps"])
-def test_it_says_nothing_of_other_devices(device: str) -> None:
-    """Their work takes no CPU time."""
-    with pytest.raises(CannotMeasure, match=f"CPU time says nothing of {device}"):
-        estimate(device, 8.0)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pynvml as real
 import pytest
@@ -11,71 +10,7 @@ import torch
 
 from pytest_nnscale.errors import CannotMeasure
 from pytest_nnscale.power.nvml import open_gpu, vendor_errors
-
-H100 = "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"
-OLD = "GPU-0aa00f2c-2b45-a2a5-8d1b-0e5f6d1a6f77"
-SLICE = "MIG-1c9c8d7a-5d5f-5f0e-8f1a-7b1f6a2f3c4d"
-
-ERRORS = {
-    1: "Uninitialized",
-    2: "Invalid Argument",
-    3: "Not Supported",
-    4: "Insufficient Permissions",
-    6: "Not Found",
-    9: "Driver Not Loaded",
-    12: "NVML Shared Library Not Found",
-    15: "GPU is lost",
-}
-UNINITIALIZED, INVALID, _, NO_PERMISSION, NOT_FOUND, *_ = ERRORS
-
-
-class Driver(ModuleType):
-    """A module that stands for pynvml: GPUs in the order of their buses, and error codes."""
-
-    class NVMLError(Exception):
-        def __init__(self, value: int) -> None:
-            super().__init__(value)
-            self.value = value
-
-        def __str__(self) -> str:
-            return ERRORS[self.value]
-
-    def __init__(self) -> None:
-        super().__init__("pynvml")
-        self.uuids = [H100, OLD, "GPU-2", "GPU-3"]
-        self.failing: dict[str, int] = {}
-        self.initialized = False
-
-    def _check(self, function: str) -> None:
-        if function in self.failing:
-            raise self.NVMLError(self.failing[function])
-        if not self.initialized and function != "nvmlInit":
-            raise self.NVMLError(UNINITIALIZED)
-
-    def nvmlInit(self) -> None:  # noqa: N802
-        self._check("nvmlInit")
-        self.initialized = True
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:  # noqa: N802
-        self._check("nvmlDeviceGetHandleByIndex")
-        if not 0 <= index < len(self.uuids):
-            raise self.NVMLError(INVALID)
-        return self.uuids[index]
-
-    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
-        self._check("nvmlDeviceGetHandleByUUID")
-        if uuid not in [*self.uuids, SLICE]:
-            raise self.NVMLError(NOT_FOUND)
-        return uuid
-
-
-@pytest.fixture
-def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
-    """Put a fake driver where pynvml is imported from, with every GPU visible."""
-    fake = Driver()
-    monkeypatch.setitem(sys.modules, "pynvml", fake)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    return fake
+from tests.power.conftest import ERRORS, H100, NO_PERMISSION, OLD, SLICE, Driver
 
 
 def test_the_fake_driver_speaks_like_the_real_one() -> None:
@@ -86,7 +21,6 @@ def test_the_fake_driver_speaks_like_the_real_one() -> None:
     for code, words in ERRORS.items():
         assert str(real.NVMLError(code)) == words
         assert isinstance(real.NVMLError(code), real.NVMLError)
-        assert str(Driver.NVMLError(code)) == words
 
 
 @pytest.mark.parametrize(
@@ -170,6 +104,19 @@ def test_without_a_uuid_that_nvml_knows_the_number_counts(
     """As where torch is told nothing by its driver."""
     torch_knows += uuid
     assert open_gpu("cuda:0") == H100
+
+
+@pytest.mark.parametrize("visible", [None, "0,1"])
+def test_without_a_uuid_the_gpu_goes_by_its_bus(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, visible: str | None
+) -> None:
+    """Which torch knows as well, in the order of CUDA."""
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    place = SimpleNamespace(pci_domain_id=0, pci_bus_id=0xB1, pci_device_id=0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _index: place)
+    assert open_gpu("cuda:0") == "GPU-2"
 
 
 @pytest.mark.parametrize(("visible", "device"), [("", "cuda:0"), ("0,2", "cuda:2"), (",", "cuda")])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_nnscale.errors import CannotMeasure
+from pytest_nnscale.errors import CannotMeasure, WrongSource
 from pytest_nnscale.options import SOURCES
 from pytest_nnscale.power import nvml_energy, rapl, zeus
 from pytest_nnscale.power.counter import FakeCounter
@@ -120,11 +120,47 @@ def test_another_device_has_no_counter(package: Path, device: str) -> None:
     assert caught.value.remedy.startswith("pip install pytest-nnscale[zeus]")
 
 
-@pytest.mark.parametrize(("source", "device"), [("rapl", "cuda"), ("nvml", "cpu"), ("rapl", "mps")])
-def test_a_source_counts_no_other_device(package: Path, source: str, device: str) -> None:
-    """It is not taken for the one that does."""
-    with pytest.raises(CannotMeasure, match=f"{source.upper()} knows no {device}"):
-        find_counters(device, Wanted(source, powercap_root=package))
+@pytest.mark.parametrize(
+    ("source", "device", "scope", "counts"),
+    [
+        ("rapl", "cuda", "device", "cpu"),
+        ("nvml", "cpu", "device", "cuda"),
+        ("nvml", "cpu", "machine", "cuda"),
+        ("nvml", "mps", "machine", "cuda"),
+        ("rapl", "mps", "device", "cpu"),
+        ("estimate", "cuda:1", "device", "cpu"),
+    ],
+)
+def test_a_source_counts_no_other_device(
+    package: Path, source: str, device: str, scope: str, counts: str
+) -> None:
+    """It is not taken for the one that does, and the machine lacks nothing."""
+    with pytest.raises(WrongSource) as caught:
+        find_counters(device, Wanted(source, scope, powercap_root=package, watts_per_core=8.0))
+    assert caught.value.reason == (
+        f"nnscale_energy_source={source} counts joules of {counts} devices alone, and this runs on "
+        f"{device}"
+    )
+    assert caught.value.remedy.endswith("nnscale_energy_source=auto")
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("nvml", ["nvml", "RAPL package-0"]),
+        ("rapl", ["nvml", "RAPL package-0"]),
+        ("estimate", ["nvml", "estimate: CPU time x 8 W a core"]),
+        ("zeus", ["zeus cuda", "zeus cpu"]),
+    ],
+)
+def test_a_source_of_one_half_of_the_machine_leaves_the_other_to_its_own(
+    monkeypatch: pytest.MonkeyPatch, package: Path, source: str, names: list[str]
+) -> None:
+    """Whoever names NVML for a GPU has said nothing of the CPU."""
+    monkeypatch.setattr(nvml_energy, "find_nvml", lambda device: counters_named("nvml"))
+    monkeypatch.setattr(zeus, "find_zeus", lambda device: counters_named(f"zeus {device}"))
+    wanted = Wanted(source, "machine", powercap_root=package, watts_per_core=8.0)
+    assert names_of("cuda", wanted) == names
 
 
 def test_no_tree_is_a_reason(tmp_path: Path) -> None:
