@@ -126,6 +126,26 @@ def test_time_is_spent_and_hardly_more() -> None:
     assert 1.5 <= machine.now_s < 1.5 + 4 * 12 * 0.005
 
 
+@pytest.mark.parametrize(
+    ("call_s", "blocks"), [(0.05, 6), (0.08, 5), (0.2, 4), (0.4, 2), (1.0, 1), (5e-3, 7)]
+)
+def test_calls_that_are_long_get_twice_the_time_for_six_blocks(call_s: float, blocks: int) -> None:
+    """And no more than that, but for the block that is under way."""
+    machine = Machine(steady(call_s), steady(call_s))
+    turns = machine.turns(time_s=1.5)
+    assert len(turns.base) == 2 * blocks
+    assert machine.now_s < 3.0 + 4 * call_s + 0.3
+
+
+def test_a_burst_among_six_blocks_is_not_seen() -> None:
+    """One of two fifths of a second, in which calls of 50 ms take half as long again."""
+
+    def disturbed(now_s: float) -> float:
+        return 0.075 if 0.9 < now_s < 1.3 else 0.05
+
+    assert abs(Machine(disturbed, disturbed).turns(time_s=1.5).log_ratio) < 1e-9
+
+
 def test_the_longest_call_is_timed_in_one_block() -> None:
     """Two rounds, whatever they take, after a call of each to warm up."""
     machine = Machine(steady(100.0), steady(110.0))
