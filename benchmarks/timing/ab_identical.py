@@ -102,7 +102,7 @@ class Job(NamedTuple):
 
 
 class Run(NamedTuple):
-    """One verdict: of which workload and branch, whether the machine was busy, and what it was."""
+    """One verdict: of which workload and branch, whether the machine was busy, and what restarts gave."""
 
     workload: str
     branch: str
@@ -110,6 +110,7 @@ class Run(NamedTuple):
     verdict: str
     ratio: str
     took_s: float
+    log_ratios: tuple[float, ...] = ()
 
 
 def make_repository(folder: Path) -> None:
@@ -164,7 +165,8 @@ def run_ab(folder: Path, workload: str, branch: str, *, busy: bool) -> Run:
     if ratio is not None:
         high = float("inf") if ratio["high"] is None else ratio["high"]
         text = f"{ratio['value']:.3f} ({ratio['low']:.3f} to {high:.3f})"
-    return Run(workload, branch, busy, found["change"], text, took_s)
+    logs = tuple(round(each, 4) for each in found["log_ratios"])
+    return Run(workload, branch, busy, found["change"], text, took_s, logs)
 
 
 def run_benchmark(folder: Path, workload: str, *, busy: bool) -> Run:

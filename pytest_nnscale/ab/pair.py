@@ -23,6 +23,10 @@ from pytest_nnscale.budget import Phase
 
 # So often a restart may be lost to others on the machine, or as often as one was not.
 _MOST_LOST = 2
+# Starts of one process differ by some per cent. Where they differ by as much as this, threads that wait
+# for a core they do not get decide the times: some 800 times as long for a call of 40 us with two threads
+# beside one busy core, from one start to its end. No interval over a few such restarts is to be believed.
+_MOST_APART = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,9 @@ class Pair:
             tuple((turns.base_s, turns.head_s) for turns in self.turns),
         )
         self.change = judge_ratio(self.timing.ratio, plan.threshold)
+        apart = self._apart()
+        if apart:
+            self.change = Change.INCONCLUSIVE
         self.decided = self.change is not Change.INCONCLUSIVE or restarts == self.looks[-1].restarts
         if self.change is Change.INCONCLUSIVE:
             needed = restarts_to_decide(logs, error=error, threshold=plan.threshold)
@@ -117,7 +124,19 @@ class Pair:
                 if needed
                 else "it is too noisy, or too close to the threshold: choose another, or a quieter machine"
             )
+        if apart:
+            self.reason = apart
+            self.remedy = "have nothing else run, or use fewer threads than there are free cores"
         self._doubt()
+
+    def _apart(self) -> str:
+        """Say of which side the restarts are too far apart for an interval; "" of none."""
+        for side in ("base", "head"):
+            seconds = [getattr(turns, f"{side}_s") for turns in self.turns]
+            factor = max(seconds) / min(seconds)
+            if factor > _MOST_APART:
+                return f"{side} took {factor:.3g} times as long in one restart as in another"
+        return ""
 
     def _doubt(self) -> None:
         """Say nothing for sure of what was disturbed in any of its restarts."""

@@ -362,6 +362,35 @@ def test_a_gpu_that_throttled_leaves_it_inconclusive(around: float) -> None:
     assert "let the GPU cool down" in only(trial).remedy
 
 
+def test_identical_code_is_not_called_slower_for_threads_that_wait() -> None:
+    """Seen beside a busy core: head took 800 times as long as base in five of six restarts."""
+    trial = Trial("t")
+    for log in (6.671, 6.656, 6.568, 6.672, 6.658, -0.181):
+        head_s = 40e-6 * math.exp(log)
+        trial.add(BODY, Turns((40e-6,) * 2, (head_s,) * 2))
+        trial.spent_s += 2
+        trial.close_restart(ended(call()), ended(call()), Plan(max_time_s=24), 2.0)
+    assert trial.decided
+    assert only(trial).change is Change.INCONCLUSIVE
+    assert only(trial).timing.ratio.low > 1.05
+
+
+@pytest.mark.parametrize(("apart", "change"), [(1.9, Change.SLOWER), (2.1, Change.INCONCLUSIVE)])
+def test_restarts_that_are_far_apart_decide_nothing(apart: float, change: Change) -> None:
+    """A few of them have no interval that could be believed; a machine that drifts is another thing."""
+    trial = Trial("t")
+    for restart in range(6):
+        base_s = 0.01 * (apart if restart == 2 else 1.0)
+        trial.add(BODY, Turns((base_s,) * 2, (1.2 * base_s,) * 2))
+        trial.spent_s += 2
+        trial.close_restart(ended(call()), ended(call()), Plan(max_time_s=24), 2.0)
+    assert trial.decided
+    assert only(trial).change is change
+    if change is Change.INCONCLUSIVE:
+        assert only(trial).reason == "base took 2.1 times as long in one restart as in another"
+        assert only(trial).remedy.startswith("have nothing else run, or use fewer threads")
+
+
 def test_what_settles_a_trial_before_its_first_end_decides_it() -> None:
     """A worker that died in it: there is no end of the test to close the restart with."""
     trial = Trial("t", file="tests/t.py")
