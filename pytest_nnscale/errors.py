@@ -8,7 +8,7 @@
     ├── BadOption          an option value that is not among the valid ones            (ValueError)
     ├── BadWorkload        what was handed over cannot be run as a workload            (TypeError)
     ├── CannotMeasure      a meter cannot measure here: the reason and the remedy
-    │   └── WrongSource    what was asked for can measure that on no machine
+    │   └── NothingThere   this machine lacks what it takes
     └── CannotCompare      two trees cannot be compared: the reason, and what a process printed
 """
 
@@ -45,8 +45,8 @@ class CannotMeasure(NnscaleError):
         self.remedy = remedy
 
 
-class WrongSource(CannotMeasure):
-    """What was asked for can measure that on no machine: a mistake, and nothing that this one lacks."""
+class NothingThere(CannotMeasure):
+    """This machine lacks what it takes: no mistake and no fault, and another machine may have it."""
 
 
 class CannotCompare(NnscaleError):

@@ -63,13 +63,19 @@ def _grams(text: str) -> float:
     return _number(text, above=-1e-300, below=math.inf, meaning="grams of CO2 a kWh, zero or above")
 
 
-def _powercap(text: str) -> str:
+def powercap_root(text: str) -> str:
     """Return the folder of a powercap tree; BadOption where it is none."""
     from pathlib import Path
 
-    from pytest_nnscale.power.rapl import zones_of
+    from pytest_nnscale.power.powercap import broken_links, zones_of
 
     root = Path(text)
+    broken = broken_links(root)
+    if broken:
+        raise BadOption(
+            f"{text!r} has links to nowhere, {', '.join(broken)}: mount what they lead to, as in "
+            "-v /sys/devices/virtual/powercap:/host/powercap:ro"
+        )
     if not root.is_dir() or not any(zones_of(root)):
         raise BadOption(
             f"{text!r} is no powercap tree: it holds folders such as intel-rapl:0, as "
@@ -188,7 +194,7 @@ OPTIONS = (
     ),
     Option(
         "powercap_root",
-        _powercap,
+        powercap_root,
         "where the powercap tree is mounted (/sys/class/powercap)",
         "FOLDER",
     ),

@@ -284,3 +284,9 @@ def format_percent(part: int | float, whole: int | float) -> str:
     if percent != 0 and abs(percent) < 0.1:
         return f"{percent:.2g} %"
     return f"{percent:.1f} %" if abs(percent) < 1000 else f"{percent:,.0f} %"
+
+
+def time_to_give(seconds: float) -> float:
+    """Round a time up to two digits, so that whoever gives it gives enough."""
+    step = 10.0 ** (math.floor(math.log10(seconds)) - 1)
+    return round(math.ceil(seconds / step * (1 - 1e-9)) * step, 12)

@@ -12,6 +12,7 @@ from pytest_nnscale.errors import BadOption
 from pytest_nnscale.marks import MARK_OF
 from pytest_nnscale.measurement import Metric
 from pytest_nnscale.options import OPTIONS, Option, Options, declare, resolve
+from pytest_nnscale.power.wanted import Wanted
 from pytest_nnscale.rules import parse_rule
 
 _FOLDER = tempfile.TemporaryDirectory()
@@ -52,6 +53,28 @@ def resolved(flags: dict[str, Any] | None = None, ini: dict[str, Any] | None = N
 def test_every_option_is_tried_here() -> None:
     """A new option needs a field of Options and a row in the table above."""
     assert {option.name for option in OPTIONS} == set(Options._fields) == set(VALUES)
+
+
+def test_what_is_wanted_of_energy_is_what_was_asked() -> None:
+    """Each of six options arrives where joules are counted."""
+    texts = {
+        "energy": "above_idle",
+        "energy_scope": "machine",
+        "energy_source": "rapl",
+        "watts_per_core": "8",
+        "grid_gco2_per_kwh": "400",
+        "powercap_root": str(TREES[0]),
+    }
+    found = resolved({f"nnscale_{name}": text for name, text in texts.items()}).wanted
+    assert found == Wanted("rapl", "machine", True, TREES[0], 8.0, 400.0)
+    assert resolved().wanted == Wanted()
+
+
+def test_a_tree_of_links_to_nowhere_names_what_to_mount(tmp_path: Path) -> None:
+    """`ls` shows the zones, so that it is no powercap tree would be taken for a lie."""
+    (tmp_path / "intel-rapl:0").symlink_to("../../devices/virtual/powercap/intel-rapl/none")
+    with pytest.raises(BadOption, match=r"links to nowhere, intel-rapl:0: mount .*devices/virtual"):
+        resolved({"nnscale_powercap_root": str(tmp_path)})
 
 
 @every_option

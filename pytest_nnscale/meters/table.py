@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from pytest_nnscale.errors import CannotMeasure
 from pytest_nnscale.measurement import Measurement, Metric
 from pytest_nnscale.meters.effort import Effort
 from pytest_nnscale.meters.repeats import sampled
@@ -55,7 +56,7 @@ def measure(
         if metric is Metric.LATENCY:
             effort.about(phase, seen.subject)
             return time_repeats(repeat, seen.device, effort, quantile=quantile, limit_s=limit)
-        return _energy(repeat, seen.device, effort, limit)
+        return _energy(repeat, seen, effort, limit)
 
     return sampled(metric, seen, phase, effort, take)
 
@@ -86,14 +87,21 @@ def time_repeats(
 
 
 def _energy(
-    repeat: Callable[[], object], device: str, effort: Effort, limit_j: float | None
+    repeat: Callable[[], object], seen: Observation, effort: Effort, limit_j: float | None
 ) -> Measurement:
     from pytest_nnscale.meters.energy import measure_energy
     from pytest_nnscale.power.wanted import Wanted
 
+    devices = {each for each in seen.count.devices if ":" in each} if seen.count else set()
+    if len(devices) > 1:
+        # The counter of one of them would be half the joules, and pass.
+        raise CannotMeasure(
+            f"the call runs on {' and '.join(sorted(devices))}, and joules are counted of one device",
+            remedy="measure what runs on each by itself",
+        )
     return measure_energy(
         repeat,
-        device=device,
+        device=seen.device,
         limit_j=limit_j,
         wanted=effort.energy or Wanted(),
         confidence=effort.confidence,

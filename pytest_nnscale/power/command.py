@@ -23,8 +23,11 @@ def energy(
 
     Exits with 5 where there is none at all.
     """
+    from pytest_nnscale.options import powercap_root as checked
     from pytest_nnscale.report.energy import energy_lines, energy_table
 
+    if powercap_root != POWERCAP_ROOT:
+        checked(str(powercap_root))
     found = look_around(Wanted(powercap_root=powercap_root), _gpus())
     if json:
         print(jsons.dumps(energy_table(found), indent=1))
@@ -36,6 +39,15 @@ def energy(
 
 
 def _gpus() -> int:
+    """Return the number of GPUs that torch sees, or NVML where torch was built without CUDA."""
     import torch
 
-    return torch.cuda.device_count()
+    if torch.cuda.is_available():
+        return torch.cuda.device_count()
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        return int(pynvml.nvmlDeviceGetCount())
+    except pynvml.NVMLError:
+        return 0

@@ -11,14 +11,15 @@ from typing import Any, Protocol
 class EnergyCounter(Protocol):
     """A counter of joules since some fixed moment; it moves in steps, and only now and then.
 
-    `resolution_j` is the step, `resolution_s` the longest time between two updates. `notes` are what
-    whoever reads its joules has to know.
+    `resolution_j` is the step, `resolution_s` the longest time between two updates. What it tells may
+    be an average over the last `lag_s`. `notes` are what whoever reads its joules has to know.
     """
 
     name: str
     device: str
     resolution_j: float
     resolution_s: float
+    lag_s: float
     notes: tuple[str, ...]
 
     def read_j(self) -> float:
@@ -38,6 +39,7 @@ class FakeCounter:
     name: str = "fake"
     device: str = "cpu"
     resolution_s: float = 0.0
+    lag_s: float = 0.0
     notes: tuple[str, ...] = ()
 
     def read_j(self) -> float:

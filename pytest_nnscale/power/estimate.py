@@ -18,6 +18,7 @@ class EstimatedCounter:
     watts_per_core: float
     device: str = "cpu"
     resolution_s: float = 0.0
+    lag_s: float = 0.0
     estimated: bool = True
     cpu_s: Callable[[], float] = time.process_time
 

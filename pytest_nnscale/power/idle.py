@@ -25,14 +25,15 @@ def idle_watts(
     *,
     for_s: float,
     every_s: float,
+    settle_s: float = 0.0,
     now_s: Callable[[], float],
     pause: Callable[[float], object] = time.sleep,
 ) -> Idle | None:
     """Return the power of a machine that does nothing for a while; None where too few updates came.
 
-    CannotMeasure of a counter passes through.
+    What was before is let go for `settle_s` first. CannotMeasure of a counter passes through.
     """
-    pause(_SETTLE_S)
+    pause(max(_SETTLE_S, settle_s))
     _begin_anew(watches)
     until_s = now_s() + for_s
     while (at_s := now_s()) < until_s:

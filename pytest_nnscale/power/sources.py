@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable
 from typing import NamedTuple
 
-from pytest_nnscale.errors import CannotMeasure, WrongSource
+from pytest_nnscale.errors import CannotMeasure, NothingThere
 from pytest_nnscale.power.counter import EnergyCounter
 from pytest_nnscale.power.wanted import Wanted
 
@@ -27,13 +27,14 @@ def find_counters(device: str, wanted: Wanted) -> Counters:
     """Return the counters of a device; CannotMeasure says for each source why there is none.
 
     Of the whole machine where that is wanted: the CPU's beside the GPU's, and a source that was named
-    is that of the one it counts. WrongSource is raised where it counts neither.
+    is that of the one it counts. It is NothingThere where this machine has none and no source was
+    named: who names one says that it is there.
     """
     whole = wanted.scope == "machine" and _kind(device) != "cpu"
     devices = (device, "cpu") if whole else (device,)
     counts = _COUNTS_ONLY.get(wanted.source)
     if counts is not None and counts not in map(_kind, devices):
-        raise WrongSource(
+        raise CannotMeasure(
             f"nnscale_energy_source={wanted.source} counts joules of {counts} devices alone, and this "
             f"runs on {device}",
             remedy="let the device choose its source: nnscale_energy_source=auto",
@@ -51,7 +52,8 @@ def look_around(wanted: Wanted, gpus: int) -> tuple[Finding, ...]:
     looked += [_look("nvml", f"cuda:{n}", wanted) for n in range(gpus)] or [
         _look("nvml", "cuda", wanted)
     ]
-    looked += [_look("zeus", device, wanted) for device in ("cpu", "cuda")]
+    devices = ("cpu", "mps", *([f"cuda:{n}" for n in range(gpus)] or ["cuda"]))
+    looked += [_look("zeus", device, wanted) for device in devices]
     return tuple(looked)
 
 
@@ -64,7 +66,11 @@ def _look(source: str, device: str, wanted: Wanted) -> Finding:
 
 def _counters_of(device: str, wanted: Wanted) -> Counters:
     if wanted.source != "auto":
-        return _SOURCES[wanted.source](device, wanted)
+        try:
+            return _SOURCES[wanted.source](device, wanted)
+        except NothingThere as error:
+            asked = f"nnscale_energy_source={wanted.source} was asked for: {error.reason}"
+            raise CannotMeasure(asked, remedy=error.remedy) from error
     first = _FIRST.get(_kind(device))
     failed = None
     if first is not None:
@@ -77,16 +83,18 @@ def _counters_of(device: str, wanted: Wanted) -> Counters:
             return _zeus(device, wanted)
         except CannotMeasure as error:
             failed = _both(failed, error)
-    raise failed or CannotMeasure(
+    raise failed or NothingThere(
         f"no energy counter of {_kind(device)} devices is known here",
-        remedy="pip install pytest-nnscale[zeus], which knows those of AMD, Apple and Jetson",
+        remedy="pip install 'pytest-nnscale[zeus]', which knows those of AMD, Apple and Jetson",
     )
 
 
 def _both(first: CannotMeasure | None, second: CannotMeasure) -> CannotMeasure:
     if first is None:
         return second
-    both = CannotMeasure(f"{first.reason}; {second.reason}", remedy=first.remedy)
+    fault = not (isinstance(first, NothingThere) and isinstance(second, NothingThere))
+    kind = CannotMeasure if fault else NothingThere
+    both = kind(f"{first.reason}; {second.reason}", remedy=first.remedy)
     both.__cause__ = first
     return both
 

@@ -7,15 +7,17 @@ millijoules since some fixed moment.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_nnscale.errors import CannotMeasure
+from pytest_nnscale.errors import CannotMeasure, NothingThere
+from pytest_nnscale.power.wanted import POWERCAP_ROOT
 
 # It does not tell how often its counters move; the slowest that it knows do ten times a second.
 _UPDATE_S = 0.1
-_INSTALL = "pip install pytest-nnscale[zeus]"
+INSTALL = "pip install 'pytest-nnscale[zeus]'"
+_ASK = "ask zeus: python -m zeus.show_env"
 # What counts for a device, of the fields that a system on a chip has: Apple's first, then Jetson's.
 _ON_A_CHIP = {
     "cpu": (("cpu_total_mj", "dram_mj"), ("cpu_energy_mj",)),
@@ -33,6 +35,7 @@ class ZeusCounter:
     millijoules: Callable[[], float]
     resolution_j: float = 1e-3
     resolution_s: float = _UPDATE_S
+    lag_s: float = 0.0
     notes: tuple[str, ...] = ()
 
     def read_j(self) -> float:
@@ -41,7 +44,7 @@ class ZeusCounter:
             return self.millijoules() / 1000
         except Exception as error:
             raise CannotMeasure(
-                f"{self.name} cannot be read: {_words(error)}", remedy="ask zeus: zeus show_env"
+                f"{self.name} cannot be read: {_words(error)}", remedy=_ASK
             ) from error
 
     def running(self) -> AbstractContextManager[Any]:
@@ -50,11 +53,13 @@ class ZeusCounter:
 
 
 def find_zeus(device: str) -> tuple[ZeusCounter, ...]:
-    """Return the counters that zeus has of a device; CannotMeasure says why there are none."""
+    """Return the counters that zeus has of a device; NothingThere says why there are none."""
     try:
         import zeus.device  # noqa: F401 - whether it is there
-    except ImportError as error:
-        raise CannotMeasure("the package zeus is not installed", remedy=_INSTALL) from error
+    except ModuleNotFoundError as error:
+        raise NothingThere("the package zeus is not installed", remedy=INSTALL) from error
+    except Exception as error:
+        raise CannotMeasure(f"zeus cannot be imported: {_words(error)}", remedy=_ASK) from error
     kind, _, index = device.partition(":")
     found, reasons = [], []
     for find in (_on_a_chip, _gpu if kind == "cuda" else _cpus if kind == "cpu" else None):
@@ -66,9 +71,8 @@ def find_zeus(device: str) -> tuple[ZeusCounter, ...]:
             reasons.append(_words(error))
         if found:
             return tuple(found)
-    raise CannotMeasure(
-        f"zeus finds no counter of {device}: {'; '.join(reasons) or 'it knows none'}",
-        remedy="ask zeus: zeus show_env",
+    raise NothingThere(
+        f"zeus finds no counter of {device}: {'; '.join(reasons) or 'it knows none'}", remedy=_ASK
     )
 
 
@@ -96,11 +100,24 @@ def _cpus(_kind: str, _index: int) -> Sequence[ZeusCounter]:
 
     found = []
     for cpu in get_cpus().cpus:
+        # Zeus takes every zone of the first level for a CPU; psys is what contains them.
+        if _zone_of(cpu).startswith("psys"):
+            continue
         name = f"zeus CPU {cpu.cpu_index}"
         found.append(ZeusCounter(name, "cpu", _reader(cpu, "cpu_mj")))
         if cpu.supports_get_dram_energy_consumption():
             found.append(ZeusCounter(f"{name} dram", "cpu", _reader(cpu, "dram_mj")))
     return found
+
+
+def _zone_of(cpu: Any) -> str:
+    """Return the name of a CPU's zone, by zeus or, where a daemon reads it, by the kernel's tree."""
+    file = getattr(cpu, "rapl_file", None)
+    if file is not None:
+        return str(file.name)
+    with suppress(OSError):
+        return (POWERCAP_ROOT / f"intel-rapl:{cpu.cpu_index}" / "name").read_text().strip()
+    return ""
 
 
 def _reader(cpu: Any, field: str) -> Callable[[], float]:
@@ -112,7 +129,7 @@ def _gpu(_kind: str, index: int) -> Sequence[ZeusCounter]:
 
     gpus = get_gpus()
     if not gpus.supports_get_total_energy_consumption(index):
-        return []
+        raise NothingThere(f"{gpus.get_name(index)} counts no energy")
     name = f"zeus {gpus.get_name(index)}"
     return [
         ZeusCounter(name, f"cuda:{index}", lambda: float(gpus.get_total_energy_consumption(index)))
@@ -120,4 +137,6 @@ def _gpu(_kind: str, index: int) -> Sequence[ZeusCounter]:
 
 
 def _words(error: BaseException) -> str:
+    if isinstance(error, NothingThere):
+        return error.reason
     return f"{type(error).__name__}: {error}"

@@ -30,7 +30,8 @@ def headline(verdict: Verdict, *, several_calls: bool = False) -> str:
     """Return the first line of a verdict: the fact and its numbers."""
     budget, found = verdict.budget, verdict.measurement
     call = f" (call {verdict.call})" if several_calls and verdict.call else ""
-    return f"{title(budget)}: {found.subject or 'the test'}{call} {_fact(verdict)}"
+    subject = found.subject or "the test"
+    return f"{title(budget)}: {subject}{call} {_fact(verdict)}{_if_estimated(found)}"
 
 
 def title(budget: Budget) -> str:
@@ -63,7 +64,6 @@ def _fact(verdict: Verdict) -> str:
         return (
             f"needs {at_least}{amount}{_interval(found)}, budget {limit} "
             f"(+{format_quantity(excess, dimension)}, +{format_percent(excess, budget.limit)})"
-            f"{_if_estimated(found)}"
         )
     between = found.lower is not None and found.upper is not None
     if verdict.outcome is Outcome.UNMEASURED and between:
@@ -80,7 +80,7 @@ def _fact(verdict: Verdict) -> str:
         why = f", since {found.disturbed}" if found.disturbed else ""
         return f"{takes} between {low} and {high}, {asked} {limit}: inconclusive{why}"
     amount, limit = format_pair(found.value or 0, budget.limit, dimension)
-    return f"{needs} {amount}{_interval(found)}, {asked} {limit}{_if_estimated(found)}"
+    return f"{needs} {amount}{_interval(found)}, {asked} {limit}"
 
 
 def _if_estimated(found: Measurement) -> str:
@@ -112,6 +112,12 @@ def _paragraph(verdict: Verdict, verbosity: int, *, several_calls: bool) -> Iter
         yield f"  {_next(verdict.budget)}{more}"
     elif found.remedy:
         yield f"  {found.remedy}"
+    elif verdict.outcome is Outcome.WITHIN and found.estimated:
+        # It is red all the same: --nnscale-require has asked for more.
+        yield (
+            f"  --nnscale-require={found.metric.value} takes a measurement: drop "
+            "nnscale_energy_source=estimate, and see nnscale energy for what this machine can count"
+        )
     elif verdict.outcome is Outcome.UNMEASURED and found.upper is not None:
         yield "  give it longer, --nnscale-max-time=SECONDS, on a machine that does nothing else"
 

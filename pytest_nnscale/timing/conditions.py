@@ -118,7 +118,7 @@ class GpuWatch(Watch):
     def _told(self, what: str, ask: Callable[..., Any], *of: int) -> Any:
         """Ask NVML; None where it does not tell, which is noted."""
         try:
-            with vendor_errors(what, remedy=""):
+            with vendor_errors(what):
                 return ask(self._handle, *of)
         except CannotMeasure as error:
             self._lacking[what] = error.reason
@@ -151,7 +151,7 @@ def conditions(device: str) -> Iterator[Watch]:
         yield Watch()
         return
     try:
-        with vendor_errors("NVML", remedy=""):
+        with vendor_errors("NVML"):
             watch = GpuWatch(device)
     except CannotMeasure as error:
         yield _Unwatched(error.reason)

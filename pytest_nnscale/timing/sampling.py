@@ -15,7 +15,7 @@ from pytest_nnscale.timing.denormals import any_denormal
 from pytest_nnscale.timing.interval import Interval, Looks, sample_quantile
 from pytest_nnscale.timing.sequence import least_samples
 from pytest_nnscale.timing.warming import WARM_UP_SHARE, warm_up
-from pytest_nnscale.units import SECONDS, format_quantity
+from pytest_nnscale.units import SECONDS, format_quantity, time_to_give
 
 # A batch lasts this many ticks of the clock at least, so that a tick is 1 % of it at most.
 TICKS = 100
@@ -183,12 +183,6 @@ def until_decided(
                 max(1, int(_GROWTH * len(samples))), affordable, _MOST_SAMPLES - len(samples)
             )
     return Series(samples, interval, spent_s, capped=len(samples) >= _MOST_SAMPLES)
-
-
-def time_to_give(seconds: float) -> float:
-    """Round a time up to two digits, so that whoever gives it gives enough."""
-    step = 10.0 ** (math.floor(math.log10(seconds)) - 1)
-    return round(math.ceil(seconds / step * (1 - 1e-9)) * step, 12)
 
 
 def time_for(sampling_s: float) -> float:

@@ -17,6 +17,7 @@ from pytest_nnscale.errors import CannotMeasure
 from pytest_nnscale.measurement import Measurement, Metric
 from pytest_nnscale.meters.effort import Effort
 from pytest_nnscale.meters.repeats import sampled
+from pytest_nnscale.meters.table import measure
 from pytest_nnscale.observation import Observation
 from pytest_nnscale.observing import observe
 from pytest_nnscale.workload import Workload
@@ -162,3 +163,27 @@ def test_what_a_repeat_takes_beside_the_call_is_said() -> None:
         found = sampled(Metric.LATENCY, seen, "inference", Effort(), lambda _repeat: latency)
         assert len(found.notes) == told, found.notes
         assert not told or "of it is pytest" in found.notes[0]
+
+
+@pytest.mark.parametrize(("metric", "held"), [(Metric.ENERGY, "cpu"), (Metric.LATENCY, "cuda:0")])
+def test_of_energy_one_measurement_goes_on_at_a_time(metric: Metric, held: str) -> None:
+    """Whatever the device: all of them draw from one plug."""
+    asked: list[str] = []
+
+    def quiet(device: str) -> AbstractContextManager[None]:
+        asked.append(device)
+        return still()
+
+    found = Measurement(metric, 1.0, 1.0, 1.0)
+    sampled(metric, on_devices("cuda:0"), "inference", Effort(quiet=quiet), lambda _repeat: found)
+    assert asked == [held]
+
+
+def test_joules_of_two_gpus_are_not_those_of_one() -> None:
+    """The first one's counter would be half of them, and pass."""
+    found = measure(Metric.ENERGY, on_devices("cuda:0", "cuda:1", "cpu"))
+    assert found.unmeasured
+    assert found.reason == (
+        "the call runs on cuda:0 and cuda:1, and joules are counted of one device"
+    )
+    assert found.missing == ""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from pytest_nnscale.meters import energy
+from pytest_nnscale.power.counter import FakeCounter
 
 BUDGET = """
     @pytest.mark.max_energy_j({limit})
@@ -38,10 +42,46 @@ def test_an_estimate_is_not_what_is_required(suite: Any) -> None:
     assert ": an estimate, no measurement" in result.stdout.str()
 
 
-def test_an_estimate_is_never_chosen_by_itself(suite: Any, tmp_path: Path) -> None:
-    """Also where watts a core are stated, and nothing else is there."""
-    result = suite(BUDGET.format(limit=1000), "--nnscale-watts-per-core=8", "-rs")
+@pytest.fixture
+def still_tree(tmp_path: Path) -> Path:
+    """Return a powercap tree whose counter does not move."""
+    zone = tmp_path / "tree/intel-rapl:0"
+    zone.mkdir(parents=True)
+    for file, text in (
+        ("name", "package-0"),
+        ("energy_uj", "7"),
+        ("max_energy_range_uj", "9" * 12),
+    ):
+        (zone / file).write_text(text)
+    return tmp_path / "tree"
+
+
+def test_an_estimate_is_never_chosen_by_itself(suite: Any, still_tree: Path) -> None:
+    """Also where watts a core are stated, and what is there counts nothing."""
+    where = f"--nnscale-powercap-root={still_tree}", "--nnscale-max-time=0.5"
+    result = suite(BUDGET.format(limit=1000), "--nnscale-watts-per-core=8", *where)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert (
+        "could not be measured, budget 1.00 kJ: RAPL package-0 did not move" in result.stdout.str()
+    )
     assert "an estimate" not in result.stdout.str()
+
+
+def test_joules_and_watts_and_what_was_counted_are_told(
+    suite: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a counter of 10 W."""
+    counter = FakeCounter(10.0, time.perf_counter)
+    monkeypatch.setattr(energy, "find_counters", lambda _device, _wanted: (counter,))
+    result = suite(BUDGET.format(limit=1e-9), "--nnscale-max-time=0.5")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(
+        [
+            "max_energy_j: Linear * budget 0.00100 uJ*",
+            "*note: mean 10 W over * calls in * s by fake",
+            "*note: idle 10 W before, 10 W after, included",
+        ]
+    )
 
 
 def test_an_estimate_without_watts_is_refused_at_start(suite: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pynvml as real
 import pytest
+import torch
 
 H100 = "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"
 OLD = "GPU-0aa00f2c-2b45-a2a5-8d1b-0e5f6d1a6f77"
@@ -34,6 +35,10 @@ class Driver(ModuleType):
 
     NVMLError = real.NVMLError
     NVMLError_NotSupported = real.NVMLError_NotSupported
+    NVMLError_FunctionNotFound = real.NVMLError_FunctionNotFound
+    NVMLError_NotFound = real.NVMLError_NotFound
+    NVMLError_InvalidArgument = real.NVMLError_InvalidArgument
+    NVML_DEVICE_MIG_ENABLE = real.NVML_DEVICE_MIG_ENABLE
 
     def __init__(self) -> None:
         super().__init__("pynvml")
@@ -47,6 +52,7 @@ class Driver(ModuleType):
             SLICE: None,
         }
         self.power_mw = {OLD: 75_000}
+        self.cut: set[str] = set()
         self.failing: dict[str, int] = {}
         self.initialized = False
 
@@ -77,6 +83,18 @@ class Driver(ModuleType):
         if bus not in self.buses:
             raise self.NVMLError(NOT_FOUND)
         return self.uuids[self.buses.index(bus)]
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        self._check("nvmlDeviceGetCount")
+        return len(self.uuids)
+
+    def nvmlDeviceGetUUID(self, handle: str) -> str:  # noqa: N802
+        self._check("nvmlDeviceGetUUID")
+        return handle
+
+    def nvmlDeviceGetMigMode(self, handle: str) -> list[int]:  # noqa: N802
+        self._check("nvmlDeviceGetMigMode")
+        return [int(handle in self.cut), 0]
 
     def nvmlDeviceGetName(self, handle: str) -> str:  # noqa: N802
         self._check("nvmlDeviceGetName")
@@ -109,5 +127,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
     """Put a fake driver where pynvml is imported from, with every GPU visible."""
     fake = Driver()
     monkeypatch.setitem(sys.modules, "pynvml", fake)
+    # A GPU of the machine that runs the tests is none of the fake driver's.
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return fake

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -57,3 +59,11 @@ def test_our_own_work_is_no_load() -> None:
     most_s = (time.perf_counter() - wall_s) * (os.cpu_count() or 1)
     assert others_s is not None
     assert others_s < most_s - 0.15
+
+
+def test_our_own_seconds_include_those_of_children_that_have_ended() -> None:
+    """A call may run workers: they are no others."""
+    begun_s = room._own_s()
+    work = "import time\nwhile time.process_time() < 0.3: pass"
+    subprocess.run([sys.executable, "-c", work], check=True)
+    assert room._own_s() - begun_s >= 0.25

@@ -8,9 +8,9 @@ import pynvml as real
 import pytest
 import torch
 
-from pytest_nnscale.errors import CannotMeasure
+from pytest_nnscale.errors import CannotMeasure, NothingThere
 from pytest_nnscale.power.nvml import open_gpu, vendor_errors
-from tests.power.conftest import ERRORS, H100, NO_PERMISSION, OLD, SLICE, Driver
+from tests.power.conftest import ERRORS, H100, LOST, NO_PERMISSION, OLD, SLICE, Driver
 
 
 def test_the_fake_driver_speaks_like_the_real_one() -> None:
@@ -97,13 +97,40 @@ def test_a_slice_of_a_gpu_goes_by_its_own_uuid(driver: Driver, torch_knows: list
     assert open_gpu("cuda:0") == SLICE
 
 
-@pytest.mark.parametrize("uuid", [[], ["of-nobody"]], ids=["no such GPU", "an unknown UUID"])
-def test_without_a_uuid_that_nvml_knows_the_number_counts(
-    driver: Driver, torch_knows: list[str], uuid: list[str]
-) -> None:
-    """As where torch is told nothing by its driver."""
-    torch_knows += uuid
+def test_without_a_word_of_torch_the_number_counts(driver: Driver, torch_knows: list[str]) -> None:
+    """As where it was built without CUDA."""
     assert open_gpu("cuda:0") == H100
+
+
+def test_a_gpu_that_nvml_does_not_know_is_not_taken_for_the_first(
+    driver: Driver, torch_knows: list[str]
+) -> None:
+    """CUDA counts in another order, and one that is idle would keep any budget."""
+    torch_knows += ["of-nobody"]
+    with pytest.raises(NothingThere, match="NVML knows no GPU of-nobody, on which torch computes"):
+        open_gpu("cuda:0")
+
+
+def test_an_error_of_the_gpu_that_torch_means_is_not_passed_over(
+    driver: Driver, torch_knows: list[str]
+) -> None:
+    """The next one that answers is another GPU."""
+    torch_knows += [H100.removeprefix("GPU-")]
+    driver.failing["nvmlDeviceGetHandleByUUID"] = LOST
+    with pytest.raises(driver.NVMLError):
+        open_gpu("cuda:0")
+
+
+def test_the_start_of_a_uuid_is_enough_where_it_is_one_gpus(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for CUDA."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-89")
+    assert open_gpu("cuda:0") == H100
+    for start, told in (("GPU-", "4 GPUs"), ("GPU-77", "no GPU"), ("-1", "no GPU")):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", start)
+        with pytest.raises(CannotMeasure, match=f"{start}', by which NVML knows {told}"):
+            open_gpu("cuda:0")
 
 
 @pytest.mark.parametrize("visible", [None, "0,1"])
@@ -133,17 +160,26 @@ def test_a_gpu_that_is_hidden_has_no_counter(
     assert caught.value.remedy == "measure on a GPU that is visible"
 
 
-@pytest.mark.parametrize("code", ERRORS)
+CODES = {
+    name: value
+    for name, value in vars(real).items()
+    if name.startswith("NVML_ERROR_") and isinstance(value, int)
+}
+
+
+@pytest.mark.parametrize("code", CODES.values(), ids=CODES)
 def test_an_error_of_the_driver_is_a_reason_with_a_remedy(driver: Driver, code: int) -> None:
     """In the driver's own words, whichever it is."""
     driver.failing["nvmlInit"] = code
     with (
         pytest.raises(CannotMeasure) as caught,
-        vendor_errors("NVML gives nothing", remedy="check it"),
+        vendor_errors("NVML gives nothing"),
     ):
         open_gpu("cuda:0")
-    assert caught.value.reason == f"NVML gives nothing: {ERRORS[code]}"
-    assert caught.value.remedy == "check it"
+    assert caught.value.reason == f"NVML gives nothing: {real.NVMLError(code)}"
+    assert caught.value.remedy
+    # A driver that is not there is no fault; a GPU that is lost is one.
+    assert isinstance(caught.value, NothingThere) == (code in (3, 4, 9, 12, 13))
     assert isinstance(caught.value.__cause__, driver.NVMLError)
 
 
@@ -156,5 +192,5 @@ def test_opening_alone_lets_the_drivers_errors_pass(driver: Driver) -> None:
 
 def test_mistakes_that_are_not_the_drivers_pass_through(driver: Driver) -> None:
     """A bug is no word of the driver."""
-    with pytest.raises(KeyError), vendor_errors("NVML gives nothing", remedy="check it"):
+    with pytest.raises(KeyError), vendor_errors("NVML gives nothing"):
         raise KeyError

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_nnscale.errors import CannotMeasure
-from pytest_nnscale.power.rapl import RaplCounter, find_rapl, zones_of
+from pytest_nnscale.errors import CannotMeasure, NothingThere
+from pytest_nnscale.power.powercap import broken_links, zones_of
+from pytest_nnscale.power.rapl import RaplCounter, find_rapl
 
 RANGE_UJ = 262_143_328_850
 NO_ZONE = (
@@ -305,8 +306,58 @@ def test_a_file_that_may_not_be_read_names_the_command(
     with pytest.raises(CannotMeasure) as caught:
         find_rapl(tree.root)
     assert caught.value.reason == f"{zone / file} may not be read"
-    assert caught.value.remedy == f"sudo chmod a+r {zone / file}"
+    assert caught.value.remedy == (
+        f"sudo chmod a+r {zone / file} (until the next boot; a udev rule keeps it)"
+    )
+    assert isinstance(caught.value, NothingThere)
     assert isinstance(caught.value.__cause__, PermissionError)
+
+
+def test_all_files_that_may_not_be_read_are_named_at_once(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two sockets with memory are not four rounds of mending and running again."""
+    for socket in (0, 1):
+        tree.zone(f"intel-rapl:{socket}", f"package-{socket}")
+        tree.zone(f"intel-rapl:{socket}:0", "dram")
+    read_text = Path.read_text
+
+    def refused(self: Path, *args: object, **kwargs: object) -> str:
+        if self.name == "energy_uj":
+            raise PermissionError(13, "Permission denied", str(self))
+        return read_text(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    with pytest.raises(NothingThere) as caught:
+        find_rapl(tree.root)
+    assert caught.value.remedy.count("energy_uj") == 4
+
+
+def test_a_counter_that_is_reset_is_no_wrap(tree: Tree) -> None:
+    """After a sleep it starts at zero: a wrap would be hundreds of kilojoules, and red."""
+    zone = tree.zone("intel-rapl:0", "package-0", 9_000_000)
+    now_s = [0.0]
+    counter = RaplCounter(zone, "RAPL package-0", RANGE_UJ / 1e6, now_s=lambda: now_s[0])
+    now_s[0] = 0.01
+    (zone / "energy_uj").write_text("1000\n")
+    with pytest.raises(CannotMeasure, match=r"went back from 9 J to 0\.001 J, which is no wrap"):
+        counter.read_j()
+
+
+def test_links_to_nowhere_are_found(tree: Tree) -> None:
+    """A container that has /sys/class/powercap alone has links, and none of what they lead to."""
+    tree.zone("intel-rapl:0", "package-0")
+    assert broken_links(tree.root) == []
+    (tree.root / "intel-rapl:1").symlink_to("../../devices/virtual/powercap/intel-rapl/none")
+    assert broken_links(tree.root) == ["intel-rapl:1"]
+    assert broken_links(tree.root / "none") == []
+
+
+def test_it_states_how_finely_it_counts(tree: Tree) -> None:
+    """By which updates between two looks are known to be no older."""
+    tree.zone("intel-rapl:0", "package-0")
+    (counter,) = find_rapl(tree.root)
+    assert (counter.resolution_s, counter.lag_s) == (1e-3, 0.0)
 
 
 def test_one_unreadable_zone_is_not_left_out(tree: Tree, refuse: Callable[[Path], None]) -> None:

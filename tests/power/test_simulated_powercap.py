@@ -38,7 +38,8 @@ def laid_out(root: Path) -> Path:
             ("name", name),
             ("energy_uj", f"{0:020d}"),
             ("max_energy_range_uj", f"{RANGE_J * 1e6:.0f}"),
-            ("constraint_0_power_limit_uw", f"{watts * 1e6:.0f}"),
+            # Half of it, so that nothing is missed in a gap of as long as a wrap takes: 0.4 s.
+            ("constraint_0_power_limit_uw", f"{watts * 1e6 / 2:.0f}"),
         ):
             (folder / file).write_text(text)
     return root
@@ -55,7 +56,8 @@ def root(tmp_path: Path) -> Iterator[Path]:
     try:
         file = tree / "intel-rapl:0/energy_uj"
         deadline_s = time.monotonic() + 20
-        while int(file.read_text()) == 0 and time.monotonic() < deadline_s:
+        while int(file.read_text()) == 0:
+            assert time.monotonic() < deadline_s
             time.sleep(0.01)
         yield tree
     finally:
@@ -84,18 +86,19 @@ def measured(root: Path, *, trials: int = 1, max_time_s: float = 1.0) -> list[di
 
 def test_the_set_power_is_recovered(root: Path) -> None:
     """Within 2 %: package and memory, wrapped around several times, the cores and psys left out."""
-    (found,) = measured(root, max_time_s=1.5)
+    (found,) = measured(root, max_time_s=3.0)
     assert found["reason"] == ""
+    assert found["lower"] <= found["truth_j"] <= found["upper"]
     assert found["method"] == "RAPL package-0, RAPL dram of package-0"
     assert found["value"] == pytest.approx(found["truth_j"], rel=0.02)
     idle = next(note for note in found["notes"] if note.startswith("idle "))
-    assert float(idle.split()[1]) == pytest.approx(COUNTED_W, rel=0.1)
+    assert float(idle.split()[1]) == pytest.approx(COUNTED_W, rel=0.25)
 
 
 def test_a_wrap_that_may_have_been_missed_is_no_number(root: Path) -> None:
     """It was not read for longer than its range lasts at twice the limit."""
     counters = find_rapl(root)
-    time.sleep(0.3)
+    time.sleep(0.5)
     with pytest.raises(CannotMeasure, match="may have wrapped around unseen"):
         counters[0].read_j()
 
@@ -107,7 +110,7 @@ def test_a_zone_that_cannot_be_read_is_no_number(root: Path) -> None:
     (found,) = measured(root)
     assert found["value"] is None
     assert found["reason"].startswith(f"{zone / 'energy_uj'} cannot be read")
-    assert found["missing"] == "energy"
+    assert found["missing"] == ""  # a tree that is broken is no machine without one
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_nnscale.errors import CannotMeasure, WrongSource
+from pytest_nnscale.errors import CannotMeasure, NothingThere
 from pytest_nnscale.options import SOURCES
 from pytest_nnscale.power import nvml_energy, rapl, zeus
 from pytest_nnscale.power.counter import FakeCounter
@@ -56,11 +56,15 @@ def names_of(device: str, wanted: Wanted) -> list[str]:
     return [counter.name for counter in find_counters(device, wanted)]
 
 
-def failing(reason: str) -> Callable[..., None]:
+def failing(reason: str, kind: type[CannotMeasure] = CannotMeasure) -> Callable[..., None]:
     def fail(*_: object) -> None:
-        raise CannotMeasure(reason, remedy=f"mend {reason}")
+        raise kind(reason, remedy=f"mend {reason}")
 
     return fail
+
+
+def nothing_there(reason: str) -> Callable[..., None]:
+    return failing(reason, NothingThere)
 
 
 @pytest.mark.parametrize("source", ["auto", "rapl"])
@@ -117,7 +121,8 @@ def test_another_device_has_no_counter(package: Path, device: str) -> None:
         find_counters(device, Wanted(powercap_root=package))
     kind = device.partition(":")[0]
     assert caught.value.reason == f"no energy counter of {kind} devices is known here"
-    assert caught.value.remedy.startswith("pip install pytest-nnscale[zeus]")
+    assert caught.value.remedy.startswith("pip install 'pytest-nnscale[zeus]'")
+    assert isinstance(caught.value, NothingThere)
 
 
 @pytest.mark.parametrize(
@@ -135,13 +140,29 @@ def test_a_source_counts_no_other_device(
     package: Path, source: str, device: str, scope: str, counts: str
 ) -> None:
     """It is not taken for the one that does, and the machine lacks nothing."""
-    with pytest.raises(WrongSource) as caught:
+    with pytest.raises(CannotMeasure) as caught:
         find_counters(device, Wanted(source, scope, powercap_root=package, watts_per_core=8.0))
     assert caught.value.reason == (
         f"nnscale_energy_source={source} counts joules of {counts} devices alone, and this runs on "
         f"{device}"
     )
     assert caught.value.remedy.endswith("nnscale_energy_source=auto")
+    assert not isinstance(caught.value, NothingThere)
+
+
+def test_a_source_that_was_named_is_said_to_be_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where it is not, the machine is not as its owner says: no reason to skip a test."""
+    monkeypatch.setattr(zeus, "find_zeus", nothing_there("not installed"))
+    for source, reason in (("rapl", "no RAPL zone under"), ("zeus", "not installed")):
+        with pytest.raises(
+            CannotMeasure, match=f"source={source} was asked for: {reason}"
+        ) as caught:
+            find_counters("cpu", Wanted(source, powercap_root=tmp_path))
+        assert not isinstance(caught.value, NothingThere)
+    with pytest.raises(NothingThere, match=r"^no RAPL zone under"):
+        find_counters("cpu", Wanted(powercap_root=tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -213,6 +234,23 @@ def test_each_source_that_failed_gives_its_reason(
         find_counters("mps", Wanted())
 
 
+@pytest.mark.parametrize(("faulty", "kind"), [("nvml", CannotMeasure), ("", NothingThere)])
+def test_a_fault_is_not_taken_for_a_machine_that_has_none(
+    monkeypatch: pytest.MonkeyPatch,
+    installed: Callable[[bool], None],
+    faulty: str,
+    kind: type[CannotMeasure],
+) -> None:
+    """A GPU that is lost had a counter."""
+    installed(True)
+    found = failing if faulty == "nvml" else nothing_there
+    monkeypatch.setattr(nvml_energy, "find_nvml", found("GPU is lost"))
+    monkeypatch.setattr(zeus, "find_zeus", nothing_there("no AMD GPU"))
+    with pytest.raises(CannotMeasure, match="GPU is lost; no AMD GPU") as caught:
+        find_counters("cuda", Wanted())
+    assert type(caught.value) is kind
+
+
 def test_zeus_that_was_asked_for_is_the_one(monkeypatch: pytest.MonkeyPatch, package: Path) -> None:
     """Beside a RAPL that would do."""
     monkeypatch.setattr(zeus, "find_zeus", lambda device: counters_named("zeus"))
@@ -244,9 +282,16 @@ def test_a_list_has_every_source_with_its_counters_or_why_not(
     monkeypatch.setattr(zeus, "find_zeus", failing("not installed"))
     wanted = Wanted(powercap_root=package)
     found = {(each.source, each.device): each for each in look_around(wanted, 0)}
-    assert list(found) == [("rapl", "cpu"), ("nvml", "cuda"), ("zeus", "cpu"), ("zeus", "cuda")]
+    assert list(found) == [
+        ("rapl", "cpu"),
+        ("nvml", "cuda"),
+        ("zeus", "cpu"),
+        ("zeus", "mps"),
+        ("zeus", "cuda"),
+    ]
     assert [counter.name for counter in found["rapl", "cpu"].counters] == ["RAPL package-0"]
     missing = found["nvml", "cuda"]
     assert (missing.counters, missing.reason, missing.remedy) == ((), "no driver", "mend no driver")
-    devices = [each.device for each in look_around(wanted, 2) if each.source == "nvml"]
-    assert devices == ["cuda:0", "cuda:1"]
+    for source in ("nvml", "zeus"):
+        devices = [each.device for each in look_around(wanted, 2) if each.source == source]
+        assert [each for each in devices if each[:4] == "cuda"] == ["cuda:0", "cuda:1"]

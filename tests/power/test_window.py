@@ -99,7 +99,7 @@ def test_an_end_that_may_be_all_of_it_has_no_upper_end() -> None:
 def test_the_interval_holds_the_mean_of_noisy_pieces() -> None:
     """In at least 99 of 100, by a power that differs by a tenth from one tenth of a second to the next."""
     chance, held = random.Random(1), 0
-    for _ in range(1000):
+    for _ in range(3000):
         joules, updates = 0.0, [sharp(0.0, 0.0, 0.0)]
         for n in range(1, 41):
             joules += chance.gauss(50.0, 5.0) * 0.1
@@ -107,7 +107,7 @@ def test_the_interval_holds_the_mean_of_noisy_pieces() -> None:
         window = window_of([fed(updates)], error=0.01)
         assert window is not None
         held += abs(window.joules - 0.5) <= window.half_j
-    assert held >= 980
+    assert held >= 2958
 
 
 @given(st.lists(st.floats(0.01, 1.0), min_size=5, max_size=60), st.integers(5, 60))

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from pytest_nnscale.errors import CannotMeasure
+from pytest_nnscale.errors import CannotMeasure, NothingThere
+from pytest_nnscale.power import zeus
 from pytest_nnscale.power.zeus import find_zeus
 
 
@@ -108,6 +109,50 @@ def test_the_cpus_and_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         assert counters[0].resolution_s == 0.1
 
 
+@pytest.mark.parametrize("daemon", [False, True], ids=["by itself", "through zeusd"])
+def test_psys_is_no_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, daemon: bool) -> None:
+    """Zeus has a CPU for each zone of the first level, and this one contains the package."""
+    monkeypatch.setattr(zeus, "POWERCAP_ROOT", tmp_path)
+    cpus = [Cpu(0), Cpu(1)]
+    for cpu, name in zip(cpus, ("package-0", "psys"), strict=True):
+        (tmp_path / f"intel-rapl:{cpu.cpu_index}").mkdir()
+        (tmp_path / f"intel-rapl:{cpu.cpu_index}/name").write_text(f"{name}\n")
+        if not daemon:
+            cpu.rapl_file = SimpleNamespace(name=name)  # type: ignore[attr-defined]
+    put(monkeypatch, cpus=cpus)
+    assert [counter.name for counter in find_zeus("cpu")] == ["zeus CPU 0"]
+
+
+def test_an_import_that_fails_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It imports libraries of vendors, which have errors of their own."""
+
+    class Broken:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name.startswith("zeus"):
+                raise OSError("libamd_smi.so: cannot open")
+
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    with pytest.raises(CannotMeasure, match="zeus cannot be imported: OSError: libamd_smi"):
+        find_zeus("cuda")
+
+
+def test_the_real_package_has_what_is_read_of_it() -> None:
+    """Where it is installed: fields that were renamed would be counters that are not there."""
+    common = pytest.importorskip("zeus.device.cpu.common", reason="the extra zeus is not installed")
+    gpus = pytest.importorskip("zeus.device.gpu.common").GPUs
+    apple = pytest.importorskip("zeus.device.soc.apple").AppleSiliconMeasurement
+    assert {"cpu_mj", "dram_mj"} <= set(common.CpuDramMeasurement.__dataclass_fields__)
+    assert {"cpu_total_mj", "dram_mj", "gpu_mj", "gpu_sram_mj"} <= set(apple.__dataclass_fields__)
+    assert all(
+        hasattr(gpus, name)
+        for name in (
+            "supports_get_total_energy_consumption",
+            "get_total_energy_consumption",
+            "get_name",
+        )
+    )
+
+
 @pytest.mark.parametrize(("device", "joules"), [("cuda", 1.5), ("cuda:0", 1.5), ("cuda:1", 2.5)])
 def test_a_gpu(monkeypatch: pytest.MonkeyPatch, device: str, joules: float) -> None:
     """By the number that CUDA and ROCm give it."""
@@ -159,7 +204,7 @@ def test_a_device_that_it_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None
     put(monkeypatch, cpus=[Cpu(0)], gpus=Gpus(1))
     with pytest.raises(CannotMeasure, match="zeus finds no counter of xpu") as caught:
         find_zeus("xpu")
-    assert caught.value.remedy == "ask zeus: zeus show_env"
+    assert caught.value.remedy == "ask zeus: python -m zeus.show_env"
 
 
 def test_each_back_end_gives_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +241,8 @@ def test_where_it_is_not_installed_the_remedy_can_be_pasted(
     with pytest.raises(CannotMeasure) as caught:
         find_zeus("cpu")
     assert caught.value.reason == "the package zeus is not installed"
-    assert caught.value.remedy == "pip install pytest-nnscale[zeus]"
+    assert caught.value.remedy == "pip install 'pytest-nnscale[zeus]'"
+    assert isinstance(caught.value, NothingThere)
 
 
 def test_it_is_not_imported_where_rapl_is_there(tmp_path: Path) -> None:

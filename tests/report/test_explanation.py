@@ -215,3 +215,32 @@ def test_the_subject_of_many_models_stays_short(kinds: list[type[nn.Module]], na
     """Equal ones are counted, and three kinds are named."""
     sizes = {nn.Bilinear: (1, 1, 1)}
     assert joint_name([kind(*sizes.get(kind, (1, 1))) for kind in kinds]) == name
+
+
+@pytest.mark.parametrize(
+    ("limit", "outcome"),
+    [
+        (2.0, Outcome.WITHIN),
+        (1.0, Outcome.INCONCLUSIVE),
+        (0.5, Outcome.OVER),
+    ],
+)
+def test_an_estimate_is_told_as_one_whatever_it_comes_to(limit: float, outcome: Outcome) -> None:
+    """Also in the warning of what is inconclusive, which is its headline alone."""
+    found = Measurement(Metric.ENERGY, 1.0, 0.9, 1.1, estimated=True)
+    held = verdict(limit, found)
+    assert held.outcome is outcome
+    assert headline(held).endswith(": an estimate, no measurement")
+
+
+def test_an_estimate_that_says_nothing_is_one_too() -> None:
+    """Its ends lie too far apart."""
+    found = verdict(1.0, Measurement(Metric.ENERGY, 1.0, 0.3, 2.0, estimated=True))
+    assert found.outcome is Outcome.UNMEASURED
+    assert headline(found).endswith(": an estimate, no measurement")
+
+
+def test_an_estimate_where_a_measurement_is_required_says_what_to_do() -> None:
+    """It is within, and red: by an option that the reader may not have set."""
+    found = verdict(2.0, Measurement(Metric.ENERGY, 1.0, 0.9, 1.1, estimated=True))
+    assert "--nnscale-require=energy takes a measurement" in explain([found])

@@ -3,7 +3,8 @@
     python measuring.py JOBS
 
 JOBS is a JSON list of objects: `device`, and any of `watts` (the truth), `max_time_s`, `powercap_root`,
-`visible` (CUDA_VISIBLE_DEVICES), `opens_only`. A line of JSON is printed for each.
+`visible` (CUDA_VISIBLE_DEVICES), `torch` (what it tells of the GPU), `opens_only`. A line of JSON is
+printed for each.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import os
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import torch  # noqa: F401 - which GPU is meant is asked of it; its import is not to take the driver's time
+import torch
 
 from pytest_nnscale.errors import CannotMeasure
 from pytest_nnscale.meters.energy import measure_energy
@@ -34,6 +36,9 @@ def main() -> None:
 
 def done(job: dict[str, Any]) -> dict[str, Any]:
     """Return what came of one job: names, or a measurement with the truth."""
+    # A GPU that this machine may have is none of the simulated driver's.
+    torch.cuda.is_available = lambda: "torch" in job
+    torch.cuda.get_device_properties = lambda _index: SimpleNamespace(**job["torch"])
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)
     if "visible" in job:
         os.environ["CUDA_VISIBLE_DEVICES"] = job["visible"]
@@ -52,11 +57,14 @@ def done(job: dict[str, Any]) -> dict[str, Any]:
 
 def measured(device: str, watts: float, max_time_s: float, wanted: Wanted) -> dict[str, Any]:
     """Return a measurement that takes all its time, beside the joules that the set power makes."""
-    ends_s: list[float] = []
+    # The next call is due so long after the one before, however long the machine held that up: a
+    # call takes the set joules, and no others.
+    calls, due_s = 0, 0.0
 
     def call() -> None:
-        time.sleep(_CALL_S)
-        ends_s.append(time.perf_counter())
+        nonlocal calls, due_s
+        calls, due_s = calls + 1, (due_s or time.perf_counter()) + _CALL_S
+        time.sleep(max(0.0, due_s - time.perf_counter()))
 
     found = measure_energy(
         call,
@@ -66,9 +74,7 @@ def measured(device: str, watts: float, max_time_s: float, wanted: Wanted) -> di
         wanted=wanted,
         clock=WallClock("cpu"),
     )
-    calls = len(ends_s) - 3  # after those that warm up
-    truth_j = watts * (ends_s[-1] - ends_s[2]) / calls if calls > 0 else None
-    return {**found.to_dict(), "truth_j": truth_j}
+    return {**found.to_dict(), "calls": calls, "truth_j": watts * _CALL_S}
 
 
 if __name__ == "__main__":

@@ -5,11 +5,10 @@
      init ERROR                        what nvmlInit answers (0 is no error)
      gpu UUID PCI MILLIWATTS UPDATE_MS name-without-spaces
      mig UUID GPU                      a slice of a GPU, by the GPU's number
-     fails GPU FUNCTION ERROR AFTER_MS what a function answers from then on; FUNCTION is a name below
-     backwards GPU AFTER_MS            the energy counter starts again at zero then
+     fails GPU FUNCTION ERROR CALLS    what a function answers after so many calls; FUNCTION is a name below
+     backwards GPU CALLS               the energy counter starts again at zero after so many readings
 
-   Energy grows with time at the set power; it is told as it was at the last update. A test may change
-   the power in between by simulate_power, and ask by simulate_joules what a perfect counter would say. */
+   Energy grows with time at the set power; it is told as it was at the last update. */
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,10 +19,11 @@
 enum { OK, UNINITIALIZED, INVALID, NOT_SUPPORTED, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7 };
 enum { MOST = 16 };
 
-typedef struct { char function[32]; int error; double after_s; } fault_t;
+typedef struct { char function[32]; int error; long calls; } fault_t;
 typedef struct {
   char uuid[96], pci[32], name[96];
-  double milliwatts, update_s, backwards_s;
+  double milliwatts, update_s;
+  long backwards; /* readings until then; -1 for never */
   double energy_mj, told_mj, last_s; /* energy up to last_s, and what it was at the last update */
   int parent, faults;                /* parent: -1 for a whole GPU */
   fault_t fault[8];
@@ -53,10 +53,6 @@ static void advance(gpu_t *g) {
     g->energy_mj += g->milliwatts * (next - g->last_s);
     g->last_s = next;
     g->told_mj = g->energy_mj;
-    if (g->backwards_s >= 0 && next >= g->backwards_s) {
-      g->energy_mj = g->told_mj = 0;
-      g->backwards_s = -1;
-    }
   }
   g->energy_mj += g->milliwatts * (now - g->last_s);
   g->last_s = now;
@@ -68,7 +64,7 @@ static int fault_of(gpu_t *g, const char *function) {
   if (g < gpus || g >= gpus + count) return INVALID;
   for (int i = 0; i < g->faults; i++)
     if ((!strcmp(g->fault[i].function, function) || !strcmp(g->fault[i].function, "*")) &&
-        now_s() >= g->fault[i].after_s)
+        g->fault[i].calls-- <= 0)
       return g->fault[i].error;
   return OK;
 }
@@ -84,8 +80,9 @@ int nvmlInitWithFlags(unsigned flags) {
     clock_gettime(CLOCK_MONOTONIC, &t);
     begun_s = t.tv_sec + t.tv_nsec * 1e-9;
     while (fgets(line, sizeof line, in)) {
-      gpu_t g = {.backwards_s = -1, .parent = -1};
+      gpu_t g = {.backwards = -1, .parent = -1};
       double ms;
+      long calls;
       int n, error;
       char word[32];
       if (sscanf(line, "init %d", &error) == 1) init_error = error;
@@ -95,12 +92,12 @@ int nvmlInitWithFlags(unsigned flags) {
       } else if (sscanf(line, "mig %95s %d", g.uuid, &g.parent) == 2) {
         strcpy(g.name, "slice");
         gpus[count++] = g;
-      } else if (sscanf(line, "fails %d %31s %d %lf", &n, word, &error, &ms) == 4) {
+      } else if (sscanf(line, "fails %d %31s %d %ld", &n, word, &error, &calls) == 4) {
         fault_t *f = &gpus[n].fault[gpus[n].faults++];
         strcpy(f->function, word);
         f->error = error;
-        f->after_s = ms / 1000;
-      } else if (sscanf(line, "backwards %d %lf", &n, &ms) == 2) gpus[n].backwards_s = ms / 1000;
+        f->calls = calls;
+      } else if (sscanf(line, "backwards %d %ld", &n, &calls) == 2) gpus[n].backwards = calls;
     }
     fclose(in);
   }
@@ -132,7 +129,7 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned index, gpu_t **found) {
 int nvmlDeviceGetHandleByUUID(const char *uuid, gpu_t **found) {
   if (!ready) return UNINITIALIZED;
   for (int n = 0; n < count; n++)
-    if (!strncmp(gpus[n].uuid, uuid, strlen(uuid))) {
+    if (!strcmp(gpus[n].uuid, uuid)) {
       *found = gpus + n;
       return fault_of(*found, "handle");
     }
@@ -176,6 +173,7 @@ int nvmlDeviceGetTotalEnergyConsumption(gpu_t *g, unsigned long long *millijoule
   if (fault) return fault;
   if (g->parent >= 0) return NOT_SUPPORTED;
   advance(g);
+  if (g->backwards >= 0 && g->backwards-- == 0) g->energy_mj = g->told_mj = 0;
   *millijoules = (unsigned long long)g->told_mj;
   return OK;
 }
@@ -188,13 +186,9 @@ int nvmlDeviceGetPowerUsage(gpu_t *g, unsigned *milliwatts) {
   return OK;
 }
 
-/* For tests: not of NVML. */
-void simulate_power(int n, double milliwatts) {
-  advance(gpus + n);
-  gpus[n].milliwatts = milliwatts;
-}
-
-double simulate_joules(int n) {
-  advance(gpus + n);
-  return gpus[n].energy_mj / 1000;
+int nvmlDeviceGetMigMode(gpu_t *g, unsigned *current, unsigned *pending) {
+  *current = *pending = 0;
+  for (int n = whole(); n < count; n++)
+    if (gpus + gpus[n].parent == g) *current = *pending = 1;
+  return fault_of(g, "mig");
 }
