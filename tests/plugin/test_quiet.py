@@ -427,19 +427,15 @@ def test_on_a_worker_that_takes_no_turns_the_measurement_says_so(suite: Any) -> 
 
 
 @pytest.mark.usefixtures("busy")
-def test_a_profile_waits_for_tests_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_profile_waits_for_tests_too() -> None:
     """Without pytest around it, as on the command line."""
     import torch
 
     from pytest_nnscale import profile
-    from pytest_nnscale.timing import quiet
 
-    class Hasty(quiet.Quiet):
-        def __init__(self) -> None:
-            super().__init__(0.3)
-
-    monkeypatch.setattr(quiet, "Quiet", Hasty)
-    found = profile(torch.nn.Linear(2, 2), (torch.ones(1, 2),), metrics="latency").latency_s
+    hasty = {"nnscale_max_wait": 0.3}
+    call = torch.nn.Linear(2, 2), (torch.ones(1, 2),)
+    found = profile(*call, metrics="latency", options=hasty).latency_s
     assert found is not None
     assert found.value is None
     assert found.reason.startswith(WAITED)

@@ -8,13 +8,13 @@ import pytest
 
 NO_COUNTER = """
     import pytest
-    from pytest_nnscale.errors import CannotMeasure
+    from pytest_nnscale.errors import NothingThere
     from pytest_nnscale.meters import energy
 
     @pytest.fixture(autouse=True)
     def no_counter(monkeypatch):
         def find(device, wanted):
-            raise CannotMeasure("no counter in this test", remedy="buy one")
+            raise NothingThere("no counter in this test", remedy="buy one")
         monkeypatch.setattr(energy, "find_counters", find)
     """
 
