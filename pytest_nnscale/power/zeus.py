@@ -16,7 +16,7 @@ from pytest_nnscale.power.wanted import POWERCAP_ROOT
 
 # It does not tell how often its counters move; the slowest that it knows do ten times a second.
 _UPDATE_S = 0.1
-INSTALL = "pip install 'pytest-nnscale[zeus]'"
+_INSTALL = "pip install 'pytest-nnscale[zeus]'"
 _ASK = "ask zeus: python -m zeus.show_env"
 # What counts for a device, of the fields that a system on a chip has: Apple's first, then Jetson's.
 _ON_A_CHIP = {
@@ -57,7 +57,7 @@ def find_zeus(device: str) -> tuple[ZeusCounter, ...]:
     try:
         import zeus.device  # noqa: F401 - whether it is there
     except ModuleNotFoundError as error:
-        raise NothingThere("the package zeus is not installed", remedy=INSTALL) from error
+        raise NothingThere("the package zeus is not installed", remedy=_INSTALL) from error
     except Exception as error:
         raise CannotMeasure(f"zeus cannot be imported: {_words(error)}", remedy=_ASK) from error
     kind, _, index = device.partition(":")

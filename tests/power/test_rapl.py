@@ -252,12 +252,12 @@ def test_a_wrap_that_may_have_been_missed_is_no_number(
 
 def test_each_gap_counts_by_itself(tree: Tree) -> None:
     """Long after it was opened, a counter that was read now and then has missed nothing."""
-    zone = tree.zone("intel-rapl:0", "package-0")
+    zone = tree.zone("intel-rapl:0", "package-0", 7_000_000)
     wall = Wall()
     counter = RaplCounter(zone, "RAPL package-0", 1000.0, 100.0, now_s=wall.now_s)
     for _ in range(5):
         wall.now += 9.0
-        counter.read_j()
+        assert counter.read_j() == 7.0
 
 
 @pytest.mark.parametrize(
